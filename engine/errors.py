@@ -1,0 +1,142 @@
+"""Every error the engine raises: one class each, with a stable ``code``.
+
+``code`` is part of the public contract. It is the ``google.rpc.ErrorInfo.reason`` of a failed RPC, the ``code`` of a
+failed item in a batch, and what scripts should test; the text is for people and may improve. Each class also derives
+from the built-in it refines, so that ``except ValueError`` keeps working.
+
+The text says what was expected, what was got, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BatchTooLargeError",
+    "CodesetError",
+    "DateOutsideCoverageError",
+    "InvalidDateError",
+    "InvalidFieldError",
+    "PackCorruptError",
+    "PackExistsError",
+    "PackIncompatibleError",
+    "PackNotFoundError",
+    "PoaLengthError",
+    "SourceDigestError",
+    "SourceFormatError",
+    "SourceUnavailableError",
+    "UnknownCodeError",
+    "UnknownReleaseError",
+    "UnknownSystemError",
+    "UnknownVersionError",
+    "all_errors",
+]
+
+
+class CodesetError(Exception):
+    """Base of all errors of this package. ``code`` is stable, the text is not."""
+
+    code = "CODESET_ERROR"
+
+    def __str__(self) -> str:
+        # LookupError subclasses would print the repr of their argument.
+        return str(self.args[0]) if self.args else self.code
+
+
+class UnknownSystemError(CodesetError, LookupError):
+    """The code system id or URI is none that this library holds a pack of."""
+
+    code = "UNKNOWN_SYSTEM"
+
+
+class UnknownReleaseError(CodesetError, LookupError):
+    """The system is known, this release of it is not loaded."""
+
+    code = "UNKNOWN_RELEASE"
+
+
+class UnknownVersionError(CodesetError, LookupError):
+    """The grouper version is malformed or not loaded."""
+
+    code = "UNKNOWN_VERSION"
+
+
+class UnknownCodeError(CodesetError, LookupError):
+    """A hierarchy question about a code that the release does not contain."""
+
+    code = "UNKNOWN_CODE"
+
+
+class InvalidDateError(CodesetError, ValueError):
+    """Not a calendar date in the form CCYYMMDD."""
+
+    code = "INVALID_DATE"
+
+
+class DateOutsideCoverageError(CodesetError, ValueError):
+    """A real date that no loaded release of the system covers."""
+
+    code = "DATE_OUTSIDE_COVERAGE"
+
+
+class InvalidFieldError(CodesetError, TypeError, ValueError):
+    """A field of a claim or request has the wrong type or an impossible value; the text names the field."""
+
+    code = "INVALID_FIELD"
+
+
+class PoaLengthError(CodesetError, ValueError):
+    """``poa`` must be empty or have one character per diagnosis."""
+
+    code = "POA_LENGTH_MISMATCH"
+
+
+class BatchTooLargeError(CodesetError, ValueError):
+    """More items in one request than the server's documented limit."""
+
+    code = "BATCH_TOO_LARGE"
+
+
+class PackNotFoundError(CodesetError, LookupError):
+    """No pack where one was expected: not built yet, or another directory meant."""
+
+    code = "PACK_NOT_FOUND"
+
+
+class PackExistsError(CodesetError, ValueError):
+    """A pack is immutable: writing over a published one needs to be asked for."""
+
+    code = "PACK_EXISTS"
+
+
+class PackCorruptError(CodesetError, ValueError):
+    """A file of a pack is missing, truncated, altered or out of bounds. Nothing of the pack was used."""
+
+    code = "PACK_CORRUPT"
+
+
+class PackIncompatibleError(CodesetError, ValueError):
+    """The pack was written in a format that this version of the engine does not read."""
+
+    code = "PACK_INCOMPATIBLE"
+
+
+class SourceUnavailableError(CodesetError, OSError):
+    """A pinned source could not be fetched and is not in the cache."""
+
+    code = "SOURCE_UNAVAILABLE"
+
+
+class SourceDigestError(CodesetError, ValueError):
+    """A source file is not the pinned one: its SHA-256 differs."""
+
+    code = "SOURCE_DIGEST_MISMATCH"
+
+
+class SourceFormatError(CodesetError, ValueError):
+    """A source file does not have the layout its importer knows."""
+
+    code = "SOURCE_FORMAT"
+
+
+def all_errors() -> list[type[CodesetError]]:
+    """Return every error class, in order of its code."""
+    return sorted(CodesetError.__subclasses__(), key=lambda cls: cls.code)

@@ -1,0 +1,101 @@
+"""What an importer hands over: plain tables, before they are compiled into a pack.
+
+Importers (``codesets/``) fill these; compilers (``engine.compile_codes``, ``engine.compile_msdrg``) turn them into the
+arrays the core reads. Neither side knows the other's files. Dates are integers CCYYMMDD; ``OPEN_END`` means "no last date
+known".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = ["OPEN_END", "CodeSystemTables", "Node", "Note", "Replacement", "Source", "Spell"]
+
+OPEN_END = 99991231
+"""The last date of a row whose source gives none, or whose source ends before the row does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a table came from. Written into the manifest as it is.
+
+    ``wheel`` and ``version`` name the pinned distribution (empty for a file given by path), ``sha256`` is the digest of the
+    wheel or file, ``file`` the path inside the wheel or the file's own name, ``release`` what the file itself says it is,
+    ``provides`` what was taken from it ("membership", "titles", "hierarchy", "notes", …).
+    """
+
+    wheel: str
+    version: str
+    sha256: str
+    file: str
+    release: str
+    provides: tuple[str, ...]
+
+
+class Spell(NamedTuple):
+    """One unbroken stretch of days on which a code is valid (billable). Both dates are inclusive."""
+
+    code: str
+    first: int
+    last: int
+
+
+class Node(NamedTuple):
+    """One node of the release's tree. Nodes are listed in pre-order: a parent before its children, subtrees unbroken.
+
+    ``kind`` is one of ``engine.compile_codes.KINDS``. ``code`` is as the book prints it, with its dot ("A00.0", "A00-A09", "1").
+    ``parent`` is the index of the parent in the list, -1 for a root. ``billable`` says that the code is complete: it may be
+    reported without a further character. Empty strings stand for titles the sources do not have.
+    """
+
+    kind: str
+    code: str
+    parent: int
+    billable: bool
+    title: str
+    short_title: str = ""
+
+
+class Note(NamedTuple):
+    """One instructional note, at the node where the book prints it (inheritance is derived, not stored).
+
+    ``kind``: one of ``engine.compile_codes.NOTE_KINDS``. Order within a node is the book's. For ``seventh_character`` the text is the
+    character, a TAB, and its meaning.
+    """
+
+    node: int
+    kind: str
+    text: str
+
+
+class Replacement(NamedTuple):
+    """An official conversion: from ``date`` on, ``new`` is reported where ``old`` was."""
+
+    old: str
+    new: str
+    date: int
+
+
+@dataclass(slots=True)
+class CodeSystemTables:
+    """One release of one code system.
+
+    ``effective_from``/``effective_to`` are the first and last date this release answers for. ``spells`` hold the whole dated
+    history the source knows, so that a release can tell an expired code from one that never was, and a code
+    that is still to come; they are not limited to the release. ``nodes`` are the release's own tree. ``facts`` are further
+    manifest entries ("hierarchy_from", "codes_without_title", …), JSON values only.
+    """
+
+    system: str
+    release: str
+    effective_from: int
+    effective_to: int
+    spells: list[Spell]
+    nodes: list[Node]
+    notes: list[Note] = field(default_factory=list)
+    replacements: list[Replacement] = field(default_factory=list)
+    axes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """ICD-10-PCS only: label of each axis value, keyed by axis context and character; see ``codesets.icd10pcs``."""
+    sources: list[Source] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
