@@ -10,19 +10,27 @@ The text says what was expected, what was got, and what to do.
 from __future__ import annotations
 
 __all__ = [
+    "AddressUnavailableError",
     "BatchTooLargeError",
     "CodesetError",
     "DateOutsideCoverageError",
+    "DeadlineExceededError",
+    "InternalError",
     "InvalidDateError",
     "InvalidFieldError",
+    "MalformedMessageError",
+    "MessageTooLargeError",
     "PackCorruptError",
     "PackExistsError",
     "PackIncompatibleError",
     "PackNotFoundError",
     "PoaLengthError",
+    "RpcFailedError",
+    "ServiceUnavailableError",
     "SourceDigestError",
     "SourceFormatError",
     "SourceUnavailableError",
+    "TooManyRequestsError",
     "UnknownCodeError",
     "UnknownReleaseError",
     "UnknownSystemError",
@@ -32,9 +40,17 @@ __all__ = [
 
 
 class CodesetError(Exception):
-    """Base of all errors of this package. ``code`` is stable, the text is not."""
+    """Base of all errors of this package. ``code`` is stable, the text is not.
+
+    ``field`` names the field of the claim or request that is at fault, as in the API ("poa"); empty when no
+    single field is, or when the code says it already.
+    """
 
     code = "CODESET_ERROR"
+
+    def __init__(self, *args: object, field: str = "") -> None:
+        super().__init__(*args)
+        self.field = field
 
     def __str__(self) -> str:
         # LookupError subclasses would print the repr of their argument.
@@ -135,6 +151,54 @@ class SourceFormatError(CodesetError, ValueError):
     """A source file does not have the layout its importer knows."""
 
     code = "SOURCE_FORMAT"
+
+
+class MalformedMessageError(CodesetError, ValueError):
+    """The bytes of a request are not the protobuf message that the method takes."""
+
+    code = "MALFORMED_MESSAGE"
+
+
+class MessageTooLargeError(CodesetError, ValueError):
+    """A request of more bytes than the server's documented limit."""
+
+    code = "MESSAGE_TOO_LARGE"
+
+
+class TooManyRequestsError(CodesetError, RuntimeError):
+    """The server is answering as many requests as it accepts at once."""
+
+    code = "TOO_MANY_REQUESTS"
+
+
+class ServiceUnavailableError(CodesetError, ConnectionError):
+    """No server answers at the address, or it is shutting down. Retrying is safe: every method only reads."""
+
+    code = "SERVICE_UNAVAILABLE"
+
+
+class DeadlineExceededError(CodesetError, TimeoutError):
+    """The answer did not come within the time that the caller gave."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class InternalError(CodesetError, RuntimeError):
+    """The server failed in a way that is its own fault; its log has the particulars under the request id."""
+
+    code = "INTERNAL_ERROR"
+
+
+class RpcFailedError(CodesetError, RuntimeError):
+    """A call failed with a gRPC status that this service does not use: the text gives it."""
+
+    code = "RPC_FAILED"
+
+
+class AddressUnavailableError(CodesetError, OSError):
+    """The server cannot listen at the address: taken, not of this machine, or not allowed."""
+
+    code = "ADDRESS_UNAVAILABLE"
 
 
 def all_errors() -> list[type[CodesetError]]:
