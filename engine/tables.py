@@ -10,7 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["OPEN_END", "CodeSystemTables", "Node", "Note", "Replacement", "Source", "Spell"]
+__all__ = [
+    "OPEN_END",
+    "Cluster",
+    "CodeSystemTables",
+    "DiagnosisAttributes",
+    "Formula",
+    "MsdrgTables",
+    "Node",
+    "Note",
+    "Replacement",
+    "Source",
+    "Spell",
+]
 
 OPEN_END = 99991231
 """The last date of a row whose source gives none, or whose source ends before the row does."""
@@ -99,3 +111,63 @@ class CodeSystemTables:
     """ICD-10-PCS only: label of each axis value, keyed by axis context and character; see ``codesets.icd10pcs``."""
     sources: list[Source] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
+
+
+class Formula(NamedTuple):
+    """One row of a formula list: the first row, by ``rank``, whose ``text`` is true wins.
+
+    ``drg`` 0 with a ``reroute`` sends the claim to the list of that MDC number (29: operating-room procedure unrelated to the principal
+    diagnosis). ``med_surg`` is MEDICAL, SURGICAL or NA. A secondary diagnosis that has one of the ``suppression`` names does not count
+    towards the severity this row sees.
+    """
+
+    rank: int
+    drg: int
+    base_drg: int
+    med_surg: str
+    reroute: int
+    text: str
+    suppression: tuple[str, ...]
+
+
+class DiagnosisAttributes(NamedTuple):
+    """What the grouper knows about a diagnosis code: MDC, severity (MCC, CC or NCC) and three sets of names."""
+
+    mdc: int
+    severity: str
+    operands: tuple[str, ...]
+    hac_names: tuple[str, ...]
+    categories: tuple[str, ...]
+
+
+class Cluster(NamedTuple):
+    """Procedures that count as one when a claim has a code of every choice; ``suppressed_mdcs`` are the lists their own names leave."""
+
+    suppressed_mdcs: tuple[int, ...]
+    choices: tuple[tuple[str, ...], ...]
+
+
+@dataclass(slots=True)
+class MsdrgTables:
+    """The tables of one MS-DRG grouper version, whichever file they came from.
+
+    ``procedures`` holds the names of procedure codes and of the clusters' pseudo codes. ``exclusions`` maps a principal diagnosis to the id of
+    the group of secondary diagnoses it excludes as CC or MCC; the ids mean nothing beyond these tables.
+    """
+
+    version: str
+    effective_from: int
+    effective_to: int
+    diagnoses: dict[str, DiagnosisAttributes]
+    procedures: dict[str, tuple[str, ...]]
+    exclusions: dict[str, int]
+    exclusion_groups: dict[int, tuple[str, ...]]
+    gender_mdcs: dict[str, tuple[int, int]]
+    """Code to (MDC of a male patient, MDC of a female patient)."""
+    clusters: dict[str, Cluster]
+    formulas: dict[int, list[Formula]]
+    hac_formulas: dict[int, tuple[str, ...]]
+    drg_titles: dict[int, str]
+    mdc_titles: dict[int, str]
+    hac_titles: dict[int, str]
+    sources: list[Source] = field(default_factory=list)
