@@ -1,0 +1,81 @@
+"""The thin client: grpcio and protobuf only.
+
+Contract
+--------
+* Importing this package loads neither NumPy nor the core nor the server.
+* Answers are the messages of the API (``DrgResult``, ``CodeValidation``, …): one set of names in every
+  language, typed, and without a copy. ``to_dict`` gives the proto3 JSON of any of them. Enumerations are
+  numbers; their names come from the classes here (``ReturnCode.Name(grouping.return_code)``,
+  ``CodeStatus.CODE_STATUS_VALID``).
+* Claims and codes may be given as messages or as mappings with the same names.
+* Errors are those of ``engine.errors``. In a batch, what is wrong with one item is in its result
+  (``result.HasField("error")``), and ``raise_for_error`` raises it; the others are answered.
+* Only UNAVAILABLE is retried, which is safe: every method only reads.
+"""
+
+from __future__ import annotations
+
+from .._pb.codeset.v1.catalog_pb2 import Release, Source
+from .._pb.codeset.v1.error_pb2 import ItemError
+from .._pb.codeset.v1.grouping_pb2 import (
+    AdmitDiagnosisFlag,
+    DrgResult,
+    Grouping,
+    HacStatus,
+    HospitalStatus,
+    InpatientClaim,
+    MedSurg,
+    ReturnCode,
+    Severity,
+    Sex,
+)
+from .._pb.codeset.v1.terminology_pb2 import (
+    Axis,
+    CodeStatus,
+    CodeToValidate,
+    CodeValidation,
+    Concept,
+    LookupResponse,
+    NodeKind,
+    Note,
+    NoteKind,
+)
+from ._channel import DEFAULT_TARGET
+from ._errors import raise_for_error
+from ._messages import ClaimLike, CodeLike, to_dict
+from ._requests import Subsumption
+from .aio import AsyncClient
+from .sync import Client
+
+__all__ = [
+    "DEFAULT_TARGET",
+    "AdmitDiagnosisFlag",
+    "AsyncClient",
+    "Axis",
+    "ClaimLike",
+    "Client",
+    "CodeLike",
+    "CodeStatus",
+    "CodeToValidate",
+    "CodeValidation",
+    "Concept",
+    "DrgResult",
+    "Grouping",
+    "HacStatus",
+    "HospitalStatus",
+    "InpatientClaim",
+    "ItemError",
+    "LookupResponse",
+    "MedSurg",
+    "NodeKind",
+    "Note",
+    "NoteKind",
+    "Release",
+    "ReturnCode",
+    "Severity",
+    "Sex",
+    "Source",
+    "Subsumption",
+    "raise_for_error",
+    "to_dict",
+]

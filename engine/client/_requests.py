@@ -1,0 +1,150 @@
+"""Requests and answers, alike for both clients."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from .._pb.codeset.v1 import grouping_pb2, terminology_pb2
+from ..errors import BatchTooLargeError, CodesetError
+from ._messages import Chunk, Date, date_number, fill_error, kind_number
+
+__all__ = [
+    "DRG",
+    "VALIDATION",
+    "Batch",
+    "Subsumption",
+    "expand_request",
+    "halves",
+    "lookup_request",
+    "merged",
+    "subsumes_request",
+    "subsumption",
+    "validate_request",
+]
+
+_PAGE = 10_000
+
+
+class Subsumption(enum.StrEnum):
+    """How a code stands to another: the codes of FHIR's ConceptSubsumptionOutcome."""
+
+    EQUIVALENT = "equivalent"
+    SUBSUMES = "subsumes"
+    SUBSUMED_BY = "subsumed-by"
+    NOT_SUBSUMED = "not-subsumed"
+
+
+class Batch(NamedTuple):
+    """What a batch method needs beside its chunks: its items, its results, and a result that is an error."""
+
+    method: str
+    items: Callable[[Any], Any]
+    results: Callable[[Any], Sequence[Any]]
+    part: Callable[[Any, Sequence[Any]], Any]
+    failed: Callable[[Any, CodesetError], Any]
+
+
+def validate_request(
+    system: str, code: str, date: Date | None, release: str | None
+) -> terminology_pb2.ValidateCodeRequest:
+    """Return a ValidateCode request."""
+    return terminology_pb2.ValidateCodeRequest(
+        system=system, code=code, release=release or "", date=date_number(date)
+    )
+
+
+def lookup_request(
+    system: str, code: str, date: Date | None, release: str | None, kind: str | None
+) -> terminology_pb2.LookupRequest:
+    """Return a Lookup request."""
+    return terminology_pb2.LookupRequest(
+        system=system, code=code, release=release or "", date=date_number(date), kind=kind_number(kind)
+    )
+
+
+def expand_request(
+    relation: str, system: str, code: str, date: Date | None, release: str | None, kind: str | None
+) -> terminology_pb2.ExpandRequest:
+    """Return the Expand request of the first page."""
+    return terminology_pb2.ExpandRequest(
+        system=system,
+        code=code,
+        relation=f"EXPAND_RELATION_{relation}",
+        release=release or "",
+        date=date_number(date),
+        kind=kind_number(kind),
+        page_size=_PAGE,
+    )
+
+
+def subsumes_request(
+    system: str, code_a: str, code_b: str, date: Date | None, release: str | None
+) -> terminology_pb2.SubsumesRequest:
+    """Return a Subsumes request."""
+    return terminology_pb2.SubsumesRequest(
+        system=system, code_a=code_a, code_b=code_b, release=release or "", date=date_number(date)
+    )
+
+
+def subsumption(response: terminology_pb2.SubsumesResponse) -> Subsumption:
+    """Return the outcome of a Subsumes response."""
+    name = terminology_pb2.SubsumptionOutcome.Name(response.outcome)
+    return Subsumption[name.removeprefix("SUBSUMPTION_OUTCOME_")]
+
+
+def merged(chunk: Chunk, answered: Sequence[Any]) -> Sequence[Any]:
+    """Return the results of a chunk in order: those answered, and in between the items that were never
+    sent.
+    """
+    if not chunk.errors:
+        return answered
+    left = iter(answered)
+    return [chunk.errors[i] if i in chunk.errors else next(left) for i in range(chunk.size)]
+
+
+def halves(batch: Batch, chunk: Chunk, error: CodesetError) -> list[Chunk] | None:
+    """Cut a request that the server found too large in two; None if it has a single item."""
+    items = batch.items(chunk.request)
+    if len(items) < 2:
+        if isinstance(error, BatchTooLargeError):
+            raise error
+        return None
+    middle = len(items) // 2
+    return [
+        Chunk(batch.part(chunk.request, part), len(part), {}) for part in (items[:middle], items[middle:])
+    ]
+
+
+def _drg_failed(request: grouping_pb2.BatchGroupDrgRequest, error: CodesetError) -> grouping_pb2.DrgResult:
+    result = grouping_pb2.DrgResult(claim_id=request.claims[0].claim_id)
+    fill_error(result.error, error)
+    return result
+
+
+def _code_failed(
+    request: terminology_pb2.BatchValidateCodesRequest, error: CodesetError
+) -> terminology_pb2.CodeValidation:
+    result = terminology_pb2.CodeValidation()
+    fill_error(result.error, error)
+    return result
+
+
+DRG = Batch(
+    "BatchGroupDrg",
+    lambda request: request.claims,
+    lambda response: response.results,
+    lambda _, claims: grouping_pb2.BatchGroupDrgRequest(claims=claims),
+    _drg_failed,
+)
+
+VALIDATION = Batch(
+    "BatchValidateCodes",
+    lambda request: request.items,
+    lambda response: response.results,
+    lambda request, items: terminology_pb2.BatchValidateCodesRequest(
+        system=request.system, release=request.release, date=request.date, items=items
+    ),
+    _code_failed,
+)

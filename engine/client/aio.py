@@ -1,0 +1,351 @@
+"""The asyncio client: the methods of ``sync.Client``, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
+from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
+from ..rpc import SERVICES, methods
+from ._channel import BATCH_TIMEOUT, CHUNK_BYTES, CHUNK_ITEMS, DEFAULT_TARGET, IN_FLIGHT, TIMEOUT, options
+from ._errors import error_of
+from ._messages import Chunk, ClaimLike, CodeLike, Date, claim_message, code_chunks, date_number, drg_chunks
+from ._requests import (
+    DRG,
+    VALIDATION,
+    Batch,
+    Subsumption,
+    expand_request,
+    halves,
+    lookup_request,
+    merged,
+    subsumes_request,
+    subsumption,
+    validate_request,
+)
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """A connection to a codeset-engine server, for asyncio. Belongs to the event loop of its first call.
+
+    ::
+
+        async with AsyncClient() as client:
+            print((await client.validate("icd10cm", "A00.0", date=20261001)).message)
+
+    Parameters and errors are those of ``Client``.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = TIMEOUT,
+        batch_timeout: float = BATCH_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        attempts: int = 4,
+        chunk_items: int = CHUNK_ITEMS,
+        chunk_bytes: int = CHUNK_BYTES,
+        in_flight: int = IN_FLIGHT,
+        channel_options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        self.target = target
+        self.timeout = timeout
+        self.batch_timeout = batch_timeout
+        self._credentials = credentials
+        self._metadata = tuple(metadata)
+        self._chunk_items = max(1, chunk_items)
+        self._chunk_bytes = max(1, chunk_bytes)
+        self._in_flight = max(1, in_flight)
+        self._options = options(attempts, channel_options)
+        # Made by the first call: a channel belongs to the loop that runs when it is made.
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Any] = {}
+
+    async def validate(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> terminology_pb2.CodeValidation:
+        """As ``Client.validate``."""
+        request = validate_request(system, code, date, release)
+        response: terminology_pb2.ValidateCodeResponse = await self._call("ValidateCode", request, timeout)
+        return response.result
+
+    async def validate_many(
+        self,
+        system: str,
+        codes: Iterable[CodeLike],
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.CodeValidation]:
+        """As ``Client.validate_many``."""
+        chunks = code_chunks(codes, self._chunk_items, self._chunk_bytes, system, release, date)
+        return [result async for result in self._batches(VALIDATION, _each(chunks), timeout)]
+
+    async def lookup(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> terminology_pb2.LookupResponse:
+        """As ``Client.lookup``."""
+        request = lookup_request(system, code, date, release, kind)
+        response: terminology_pb2.LookupResponse = await self._call("Lookup", request, timeout)
+        return response
+
+    async def parent(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> terminology_pb2.Concept | None:
+        """As ``Client.parent``."""
+        above = await self._expand("ANCESTORS", system, code, date, release, kind, timeout)
+        return above[0] if above else None
+
+    async def children(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.Concept]:
+        """As ``Client.children``."""
+        return await self._expand("CHILDREN", system, code, date, release, kind, timeout)
+
+    async def ancestors(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.Concept]:
+        """As ``Client.ancestors``."""
+        return await self._expand("ANCESTORS", system, code, date, release, kind, timeout)
+
+    async def descendants(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.Concept]:
+        """As ``Client.descendants``."""
+        return await self._expand("DESCENDANTS", system, code, date, release, kind, timeout)
+
+    async def subsumes(
+        self,
+        system: str,
+        code_a: str,
+        code_b: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> Subsumption:
+        """As ``Client.subsumes``."""
+        request = subsumes_request(system, code_a, code_b, date, release)
+        response: terminology_pb2.SubsumesResponse = await self._call("Subsumes", request, timeout)
+        return subsumption(response)
+
+    async def group_drg(self, claim: ClaimLike, *, timeout: float | None = None) -> grouping_pb2.DrgResult:
+        """As ``Client.group_drg``."""
+        request = grouping_pb2.GroupDrgRequest(claim=claim_message(claim))
+        response: grouping_pb2.GroupDrgResponse = await self._call("GroupDrg", request, timeout)
+        return response.result
+
+    async def group_drg_many(
+        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], *, timeout: float | None = None
+    ) -> list[grouping_pb2.DrgResult]:
+        """As ``Client.group_drg_many``; also takes an asynchronous iterable."""
+        return [result async for result in self.iter_drg(claims, timeout=timeout)]
+
+    def iter_drg(
+        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], *, timeout: float | None = None
+    ) -> AsyncIterator[grouping_pb2.DrgResult]:
+        """As ``Client.iter_drg``; also takes an asynchronous iterable."""
+        if isinstance(claims, AsyncIterable):
+            chunks = _drg_chunks(claims, self._chunk_items, self._chunk_bytes)
+        else:
+            chunks = _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes))
+        return self._batches(DRG, chunks, timeout)
+
+    async def releases(
+        self, system: str | None = None, *, timeout: float | None = None
+    ) -> list[catalog_pb2.Release]:
+        """As ``Client.releases``."""
+        request = catalog_pb2.ListReleasesRequest(system=system or "")
+        response: catalog_pb2.ListReleasesResponse = await self._call("ListReleases", request, timeout)
+        return list(response.releases)
+
+    async def release(
+        self,
+        system: str,
+        release: str | None = None,
+        *,
+        date: Date | None = None,
+        timeout: float | None = None,
+    ) -> catalog_pb2.Release:
+        """As ``Client.release``."""
+        request = catalog_pb2.GetReleaseRequest(system=system, release=release or "", date=date_number(date))
+        response: catalog_pb2.GetReleaseResponse = await self._call("GetRelease", request, timeout)
+        return response.release
+
+    async def wait_until_ready(self, timeout: float = 30.0) -> None:
+        """As ``Client.wait_until_ready``."""
+        channel = self._open()
+        try:
+            await asyncio.wait_for(channel.channel_ready(), timeout)
+        except TimeoutError:
+            raise ServiceUnavailableError(
+                f"no server could be reached at {self.target} within {timeout:g} s. Is it running there "
+                "(`codeset-engine serve`), and is the address right?"
+            ) from None
+
+    async def close(self) -> None:
+        """Close the connection. Calls under way are cancelled."""
+        channel, self._channel, self._methods = self._channel, None, {}
+        if channel is not None:
+            await channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            self._channel = channel = (
+                grpc.aio.insecure_channel(self.target, self._options)
+                if self._credentials is None
+                else grpc.aio.secure_channel(self.target, self._credentials, self._options)
+            )
+            for service in SERVICES:
+                for method in methods(service):
+                    self._methods[method.name] = channel.unary_unary(
+                        method.path,
+                        request_serializer=method.request.SerializeToString,
+                        response_deserializer=method.response.FromString,
+                    )
+        return self._channel
+
+    async def _call(self, name: str, request: Any, timeout: float | None) -> Any:
+        self._open()
+        try:
+            return await self._methods[name](
+                request, timeout=timeout or self.timeout, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as failed:
+            raise error_of(failed, self.target, name) from None
+
+    async def _expand(
+        self,
+        relation: str,
+        system: str,
+        code: str,
+        date: Date | None,
+        release: str | None,
+        kind: str | None,
+        timeout: float | None,
+    ) -> list[terminology_pb2.Concept]:
+        request = expand_request(relation, system, code, date, release, kind)
+        concepts: list[terminology_pb2.Concept] = []
+        while True:
+            response: terminology_pb2.ExpandResponse = await self._call("Expand", request, timeout)
+            concepts.extend(response.concepts)
+            if not response.next_page_token:
+                return concepts
+            request.page_token = response.next_page_token
+
+    async def _batches(
+        self, batch: Batch, chunks: AsyncIterator[Chunk], timeout: float | None
+    ) -> AsyncIterator[Any]:
+        timeout = timeout or self.batch_timeout
+        waiting: deque[asyncio.Task[Sequence[Any]]] = deque()
+        try:
+            async for chunk in chunks:
+                waiting.append(asyncio.create_task(self._send(batch, chunk, timeout)))
+                # Lets the request leave before the next one is encoded.
+                await asyncio.sleep(0)
+                if len(waiting) >= self._in_flight:
+                    for result in await waiting.popleft():
+                        yield result
+            while waiting:
+                for result in await waiting.popleft():
+                    yield result
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Sequence[Any]:
+        self._open()
+        try:
+            response = await self._methods[batch.method](
+                chunk.request, timeout=timeout, metadata=self._metadata
+            )
+            return merged(chunk, batch.results(response))
+        except grpc.aio.AioRpcError as failed:
+            error = error_of(failed, self.target, batch.method)
+        if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
+            raise error
+        # The server takes less at once than we sent.
+        parts = halves(batch, chunk, error)
+        if parts is None:
+            return merged(chunk, [batch.failed(chunk.request, error)])
+        return merged(chunk, [result for part in parts for result in await self._send(batch, part, timeout)])
+
+
+async def _each(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def _drg_chunks(claims: AsyncIterable[ClaimLike], items: int, size: int) -> AsyncIterator[Chunk]:
+    """Collect claims as they come until a request is full, then cut as ``drg_chunks`` does."""
+    pending: list[ClaimLike] = []
+    async for claim in claims:
+        pending.append(claim)
+        if len(pending) >= items:
+            for chunk in drg_chunks(pending, items, size):
+                yield chunk
+            pending = []
+    for chunk in drg_chunks(pending, items, size):
+        yield chunk

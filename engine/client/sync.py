@@ -1,0 +1,351 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
+from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
+from ..rpc import SERVICES, Method, methods
+from ._channel import BATCH_TIMEOUT, CHUNK_BYTES, CHUNK_ITEMS, DEFAULT_TARGET, IN_FLIGHT, TIMEOUT, options
+from ._errors import error_of
+from ._messages import (
+    Chunk,
+    ClaimLike,
+    CodeLike,
+    Date,
+    claim_message,
+    code_chunks,
+    date_number,
+    drg_chunks,
+)
+from ._requests import (
+    DRG,
+    VALIDATION,
+    Batch,
+    Subsumption,
+    expand_request,
+    halves,
+    lookup_request,
+    merged,
+    subsumes_request,
+    subsumption,
+    validate_request,
+)
+
+__all__ = ["Client"]
+
+
+class Client:
+    """A connection to a codeset-engine server, for blocking code. Safe to share between threads.
+
+    ::
+
+        with Client() as client:
+            print(client.validate("icd10cm", "A00.0", date=20261001).message)
+
+    ``target``: ``host:port``. ``timeout``: seconds a call may take, retries included; ``batch_timeout``:
+    seconds each request of a batch may take. ``credentials``: for TLS, None for none. ``metadata``: sent
+    with every call. ``attempts``: times a call is tried while the server is UNAVAILABLE, 1 to 5; nothing
+    else is retried. ``chunk_items`` and ``chunk_bytes``: largest request of a batch. ``in_flight``:
+    requests of a batch under way at once. ``channel_options``: further gRPC channel options.
+
+    Calls raise the errors of ``engine.errors``: those of the server, and ServiceUnavailableError,
+    DeadlineExceededError and RpcFailedError. No connection is made before the first call.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = TIMEOUT,
+        batch_timeout: float = BATCH_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        attempts: int = 4,
+        chunk_items: int = CHUNK_ITEMS,
+        chunk_bytes: int = CHUNK_BYTES,
+        in_flight: int = IN_FLIGHT,
+        channel_options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        self.target = target
+        self.timeout = timeout
+        self.batch_timeout = batch_timeout
+        self._metadata = tuple(metadata)
+        self._chunk_items = max(1, chunk_items)
+        self._chunk_bytes = max(1, chunk_bytes)
+        self._in_flight = max(1, in_flight)
+        opts = options(attempts, channel_options)
+        self._channel = (
+            grpc.insecure_channel(target, opts)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, opts)
+        )
+        self._methods: dict[str, Any] = {}
+        for service in SERVICES:
+            for method in methods(service):
+                self._methods[method.name] = self._multicallable(method)
+
+    def validate(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> terminology_pb2.CodeValidation:
+        """Say whether ``code`` is valid on ``date``; if not, ``status`` and ``message`` say why.
+
+        ``system``: short id or canonical URI. ``date``: None for the first day of ``release``, or the
+        server's current day.
+        """
+        request = validate_request(system, code, date, release)
+        response: terminology_pb2.ValidateCodeResponse = self._call("ValidateCode", request, timeout)
+        return response.result
+
+    def validate_many(
+        self,
+        system: str,
+        codes: Iterable[CodeLike],
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.CodeValidation]:
+        """Validate codes, in order. A code that cannot be asked about has ``error`` set instead of a finding.
+
+        Each of ``codes`` is a text, or a mapping or message with a ``system``, ``release`` or ``date``
+        of its own. ``timeout`` is for each request that the batch is cut into.
+        """
+        chunks = code_chunks(codes, self._chunk_items, self._chunk_bytes, system, release, date)
+        return list(self._batches(VALIDATION, chunks, timeout))
+
+    def lookup(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> terminology_pb2.LookupResponse:
+        """Return title, ancestors, notes and axes of a code.
+
+        ``kind``: its level where one code has several ("block"). Raises UnknownCodeError if the release
+        does not have it.
+        """
+        request = lookup_request(system, code, date, release, kind)
+        response: terminology_pb2.LookupResponse = self._call("Lookup", request, timeout)
+        return response
+
+    def parent(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> terminology_pb2.Concept | None:
+        """Return the entry one level above, None for a root."""
+        above = self._expand("ANCESTORS", system, code, date, release, kind, timeout)
+        return above[0] if above else None
+
+    def children(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.Concept]:
+        """Return the entries one level below, in the order of the book."""
+        return self._expand("CHILDREN", system, code, date, release, kind, timeout)
+
+    def ancestors(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.Concept]:
+        """Return everything above, the nearest first."""
+        return self._expand("ANCESTORS", system, code, date, release, kind, timeout)
+
+    def descendants(
+        self,
+        system: str,
+        code: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> list[terminology_pb2.Concept]:
+        """Return everything below, depth first, in the order of the book.
+
+        ``timeout`` is for each page of 10,000.
+        """
+        return self._expand("DESCENDANTS", system, code, date, release, kind, timeout)
+
+    def subsumes(
+        self,
+        system: str,
+        code_a: str,
+        code_b: str,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> Subsumption:
+        """Say how ``code_a`` stands to ``code_b``: SUBSUMES if it contains it."""
+        request = subsumes_request(system, code_a, code_b, date, release)
+        response: terminology_pb2.SubsumesResponse = self._call("Subsumes", request, timeout)
+        return subsumption(response)
+
+    def group_drg(self, claim: ClaimLike, *, timeout: float | None = None) -> grouping_pb2.DrgResult:
+        """Group one inpatient claim.
+
+        Raises what is wrong with a claim that cannot be given to the grouper.
+        """
+        request = grouping_pb2.GroupDrgRequest(claim=claim_message(claim))
+        response: grouping_pb2.GroupDrgResponse = self._call("GroupDrg", request, timeout)
+        return response.result
+
+    def group_drg_many(
+        self, claims: Iterable[ClaimLike], *, timeout: float | None = None
+    ) -> list[grouping_pb2.DrgResult]:
+        """Group claims, in order; see ``iter_drg``."""
+        return list(self.iter_drg(claims, timeout=timeout))
+
+    def iter_drg(
+        self, claims: Iterable[ClaimLike], *, timeout: float | None = None
+    ) -> Iterator[grouping_pb2.DrgResult]:
+        """Group any number of claims, yielding one result a claim, in order, as they come.
+
+        A claim that cannot be grouped, or not even encoded, has ``error`` set in its result. Claims are
+        taken from the iterable as they are needed, so memory stays bounded. ``timeout`` is for each
+        request that the batch is cut into.
+        """
+        return self._batches(DRG, drg_chunks(claims, self._chunk_items, self._chunk_bytes), timeout)
+
+    def releases(
+        self, system: str | None = None, *, timeout: float | None = None
+    ) -> list[catalog_pb2.Release]:
+        """Return the releases the server has, of one system or of all."""
+        request = catalog_pb2.ListReleasesRequest(system=system or "")
+        response: catalog_pb2.ListReleasesResponse = self._call("ListReleases", request, timeout)
+        return list(response.releases)
+
+    def release(
+        self,
+        system: str,
+        release: str | None = None,
+        *,
+        date: Date | None = None,
+        timeout: float | None = None,
+    ) -> catalog_pb2.Release:
+        """Return one release, by name or by a day it covers."""
+        request = catalog_pb2.GetReleaseRequest(system=system, release=release or "", date=date_number(date))
+        response: catalog_pb2.GetReleaseResponse = self._call("GetRelease", request, timeout)
+        return response.release
+
+    def wait_until_ready(self, timeout: float = 30.0) -> None:
+        """Wait until the server can be reached. Raises ServiceUnavailableError after ``timeout`` seconds."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=timeout)
+        except grpc.FutureTimeoutError:
+            raise ServiceUnavailableError(
+                f"no server could be reached at {self.target} within {timeout:g} s. Is it running there "
+                "(`codeset-engine serve`), and is the address right?"
+            ) from None
+
+    def close(self) -> None:
+        """Close the connection. Calls under way are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _multicallable(self, method: Method) -> Any:
+        return self._channel.unary_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+
+    def _call(self, name: str, request: Any, timeout: float | None) -> Any:
+        try:
+            return self._methods[name](request, timeout=timeout or self.timeout, metadata=self._metadata)
+        except grpc.RpcError as failed:
+            raise error_of(failed, self.target, name) from None
+
+    def _expand(
+        self,
+        relation: str,
+        system: str,
+        code: str,
+        date: Date | None,
+        release: str | None,
+        kind: str | None,
+        timeout: float | None,
+    ) -> list[terminology_pb2.Concept]:
+        request = expand_request(relation, system, code, date, release, kind)
+        concepts: list[terminology_pb2.Concept] = []
+        while True:
+            response: terminology_pb2.ExpandResponse = self._call("Expand", request, timeout)
+            concepts.extend(response.concepts)
+            if not response.next_page_token:
+                return concepts
+            request.page_token = response.next_page_token
+
+    def _batches(self, batch: Batch, chunks: Iterator[Chunk], timeout: float | None) -> Iterator[Any]:
+        timeout = timeout or self.batch_timeout
+        waiting: deque[tuple[Chunk, Any]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append((chunk, self._send(batch, chunk, timeout)))
+                if len(waiting) >= self._in_flight:
+                    yield from self._finished(batch, *waiting.popleft(), timeout)
+            while waiting:
+                yield from self._finished(batch, *waiting.popleft(), timeout)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _finished(self, batch: Batch, chunk: Chunk, future: Any, timeout: float) -> Sequence[Any]:
+        try:
+            return merged(chunk, batch.results(future.result()))
+        except grpc.RpcError as failed:
+            error = error_of(failed, self.target, batch.method)
+        if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
+            raise error
+        # The server takes less at once than we sent.
+        parts = halves(batch, chunk, error)
+        if parts is None:
+            return merged(chunk, [batch.failed(chunk.request, error)])
+        results: list[Any] = []
+        for part in parts:
+            results += self._finished(batch, part, self._send(batch, part, timeout), timeout)
+        return merged(chunk, results)
+
+    def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Any:
+        return self._methods[batch.method].future(chunk.request, timeout=timeout, metadata=self._metadata)
