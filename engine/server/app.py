@@ -1,0 +1,207 @@
+"""The server itself: listening, health, reflection, and an end that loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ..errors import AddressUnavailableError
+from ..rpc import CATALOG, GROUPING, SERVICES, TERMINOLOGY, methods
+from .calls import Calls
+from .config import ServerConfig
+from .logs import LOGGER, configure
+from .services import Services
+
+if TYPE_CHECKING:
+    from ..library import Library
+
+__all__ = ["Server", "open_library", "serve"]
+
+_logger = logging.getLogger(LOGGER)
+
+_SLOW = frozenset({"Expand", "ListReleases"})
+"""Methods whose answer to a short request may be long."""
+
+
+class Server:
+    """A server on the running event loop.
+
+    ``async with Server(config, library) as server`` listens from entry to exit; ``server.port`` is the
+    port. The library is not closed at the end: it belongs to the caller.
+    """
+
+    def __init__(self, config: ServerConfig, library: Library) -> None:
+        self.config = config
+        self.services = Services(library, config)
+        self.port = 0
+        self._executor = ThreadPoolExecutor(config.threads, thread_name_prefix="codeset-batch")
+        self._calls = Calls(config, self._executor)
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """``host:port`` that the server listens on."""
+        return f"{self.config.address.rpartition(':')[0]}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen and answer. Raises AddressUnavailableError if the address cannot be had."""
+        config = self.config
+        server = grpc.aio.server(
+            options=(
+                # Twice our own limit: a request a little too long gets an answer with a reason, one far
+                # too long is cut off by gRPC before it is in memory.
+                ("grpc.max_receive_message_length", 2 * config.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Off: with it a second server on the same port starts without a word and takes half the
+                # calls.
+                ("grpc.so_reuseport", 0),
+            )
+        )
+        answers = self.services.answers()
+        for service in SERVICES:
+            handlers: dict[str, Any] = {
+                method.name: grpc.unary_unary_rpc_method_handler(
+                    self._calls.handler(method, answers[method.name], slow=method.name in _SLOW)
+                )
+                for method in methods(service)
+            }
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if config.reflection:
+            reflection.enable_server_reflection(
+                (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            )
+        try:
+            self.port = server.add_insecure_port(config.address)
+        except RuntimeError as error:
+            raise AddressUnavailableError(
+                f"cannot listen on {config.address}: {error}. Is another server running there? Name "
+                "another port, or "
+                "port 0 for a free one.",
+                field="port",
+            ) from None
+        await self._report_health()
+        await server.start()
+        self._server = server
+        if config.port_file is not None:
+            _write_whole(config.port_file, f"{self.port}\n")
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Refuse new calls, let those in flight finish for ``grace`` seconds (``config.grace`` if None),
+        and end.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        grace = self.config.grace if grace is None else grace
+        stopping = asyncio.ensure_future(server.stop(grace))
+        # Streams of health watchers and of reflection never end by themselves and would use up the
+        # grace: they are cut as soon as no call of ours is left.
+        while not stopping.done() and self._calls.active:
+            await asyncio.wait((stopping,), timeout=0.02)
+        if not stopping.done():
+            await asyncio.wait((stopping,), timeout=min(0.2, grace))
+            await server.stop(0)
+        await stopping
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self.config.port_file is not None:
+            self.config.port_file.unlink(missing_ok=True)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _report_health(self) -> None:
+        kinds = {info.kind for info in self.services.library.releases()}
+        for service, serving in (
+            ("", True),
+            (CATALOG, True),
+            (TERMINOLOGY, "codes" in kinds),
+            (GROUPING, "msdrg" in kinds),
+        ):
+            await self._health.set(
+                service,
+                health_pb2.HealthCheckResponse.SERVING
+                if serving
+                else health_pb2.HealthCheckResponse.NOT_SERVING,
+            )
+
+
+def open_library(config: ServerConfig) -> Library:
+    """Open the library that ``config`` names."""
+    # Here, so that reading a configuration does not load the core.
+    from ..library import open as open_packs
+
+    return open_packs(config.store, releases=config.releases, verify="now" if config.verify else "lazy")
+
+
+def serve(config: ServerConfig | None = None, library: Library | None = None) -> None:
+    """Run a server until SIGTERM or SIGINT, then let the requests in flight finish.
+
+    Prints one line, ``listening HOST:PORT``, to standard output as soon as requests are answered, and
+    logs to standard error, one JSON object a line. A second signal ends the process without waiting.
+
+    ``library``: None opens the one that ``config`` names. Raises what ``open`` raises, and
+    AddressUnavailableError.
+    """
+    configure()
+    config = config or ServerConfig()
+    asyncio.run(_serve(config, library or open_library(config)))
+
+
+async def _serve(config: ServerConfig, library: Library) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def end() -> None:
+        # The next signal finds the default action again.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    server = Server(config, library)
+    await server.start()
+    releases = [f"{info.system}/{info.release}" for info in library.releases()]
+    _logger.info("listening", extra={"fields": {"address": server.address, "releases": releases}})
+    sys.stdout.write(f"listening {server.address}\n")
+    sys.stdout.flush()
+    await ended.wait()
+    _logger.info("draining", extra={"fields": {"grace_s": config.grace}})
+    await server.stop()
+    _logger.info("stopped")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write ``path`` so that a reader sees all of it or no file."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

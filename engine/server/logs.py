@@ -1,0 +1,58 @@
+"""Log lines: one JSON object each, and never anything of a claim.
+
+What may be logged of a request is decided in ``calls``: method, number of items, status, duration,
+release, request id. Texts of errors are not logged for requests, because they quote what the caller
+sent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+__all__ = ["JsonFormatter", "configure", "where"]
+
+LOGGER = "engine.server"
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object: ``time``, ``level``, ``event``, then the fields of
+    ``extra["fields"]``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Send the server's log to ``stream`` (standard error if None), unless the program has set up its
+    own handler.
+    """
+    logger = logging.getLogger(LOGGER)
+    if not logger.handlers:
+        handler = logging.StreamHandler(stream or sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(level)
+
+
+def where(error: BaseException) -> list[str]:
+    """Return where ``error`` was raised, innermost last, without its text or any value.
+
+    The text of an unexpected error may quote the claim it failed on.
+    """
+    return [
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__, limit=-8)
+    ]

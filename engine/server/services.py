@@ -1,0 +1,250 @@
+"""The methods: each converts a request, asks the library, and converts the answer. No gRPC here.
+
+``Services`` holds one reference to the library; a call reads it once and stays with what it read, so
+that the reference can be swapped for a library with other releases at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
+from ..errors import BatchTooLargeError, CodesetError, InvalidFieldError
+from .calls import Facts, public_error
+from .config import ServerConfig
+from .convert import (
+    axis_message,
+    concept_message,
+    fill_drg_result,
+    fill_error,
+    kind_name,
+    note_message,
+    release_message,
+    validation_message,
+)
+
+if TYPE_CHECKING:
+    from ..library import CodeSystem, Library
+
+__all__ = ["Services"]
+
+_PAGE = 1_000
+_LARGEST_PAGE = 10_000
+
+
+class Services:
+    """Answers requests from a library. Thread-safe."""
+
+    def __init__(self, library: Library, config: ServerConfig) -> None:
+        self.library = library
+        self._max_items = config.max_items
+
+    def answers(self) -> dict[str, Callable[[Any, Facts], Any]]:
+        """Return the answering function of each method, by its name in the proto."""
+        return {
+            "Lookup": self.lookup,
+            "ValidateCode": self.validate_code,
+            "BatchValidateCodes": self.batch_validate_codes,
+            "Subsumes": self.subsumes,
+            "Expand": self.expand,
+            "GroupDrg": self.group_drg,
+            "BatchGroupDrg": self.batch_group_drg,
+            "ListReleases": self.list_releases,
+            "GetRelease": self.get_release,
+        }
+
+    def lookup(self, request: terminology_pb2.LookupRequest, facts: Facts) -> terminology_pb2.LookupResponse:
+        """Lookup."""
+        system = self._system(request, facts)
+        kind = kind_name(request.kind)
+        info = system.lookup(request.code, kind)
+        response = terminology_pb2.LookupResponse(
+            system=system.system,
+            release=system.release,
+            concept=concept_message(info),
+            ancestors=[concept_message(ancestor) for ancestor in system.ancestors(request.code, kind)],
+            child_count=len(system.children(request.code, kind)),
+            notes=[note_message(note) for note in system.notes(request.code, kind=kind)],
+        )
+        if info.billable:
+            found = system.validate(request.code, request.date or None)
+            response.effective_from = found.effective_from or 0
+            response.effective_to = found.effective_to or 0
+            response.axes.extend(axis_message(axis) for axis in system.axes(request.code))
+        return response
+
+    def validate_code(
+        self, request: terminology_pb2.ValidateCodeRequest, facts: Facts
+    ) -> terminology_pb2.ValidateCodeResponse:
+        """ValidateCode."""
+        found = self.library.validate(
+            request.system, request.code, date=request.date or None, release=request.release or None
+        )
+        facts.releases = f"{found.system}/{found.release}"
+        return terminology_pb2.ValidateCodeResponse(result=validation_message(found))
+
+    def batch_validate_codes(
+        self, request: terminology_pb2.BatchValidateCodesRequest, facts: Facts
+    ) -> terminology_pb2.BatchValidateCodesResponse:
+        """BatchValidateCodes."""
+        items = request.items
+        self._check_size(len(items), facts)
+        validate = self.library.validate
+        system, release, date = request.system, request.release or None, request.date or None
+        response = terminology_pb2.BatchValidateCodesResponse()
+        add = response.results.append
+        releases = set()
+        for item in items:
+            code, own_release, own_date = item.code, item.release, item.date
+            try:
+                if own_release or own_date:
+                    found = validate(
+                        item.system or system, code, date=own_date or None, release=own_release or None
+                    )
+                else:
+                    found = validate(item.system or system, code, date=date, release=release)
+                add(validation_message(found))
+                releases.add(f"{found.system}/{found.release}")
+            except CodesetError as error:
+                facts.errors += 1
+                answer = terminology_pb2.CodeValidation(code=code)
+                fill_error(answer.error, public_error(error))
+                add(answer)
+        facts.releases = ",".join(sorted(releases))
+        return response
+
+    def subsumes(
+        self, request: terminology_pb2.SubsumesRequest, facts: Facts
+    ) -> terminology_pb2.SubsumesResponse:
+        """Subsumes."""
+        system = self._system(request, facts)
+        outcome = system.subsumes(request.code_a, request.code_b)
+        return terminology_pb2.SubsumesResponse(
+            system=system.system,
+            release=system.release,
+            outcome=f"SUBSUMPTION_OUTCOME_{outcome.name}",
+        )
+
+    def expand(self, request: terminology_pb2.ExpandRequest, facts: Facts) -> terminology_pb2.ExpandResponse:
+        """Expand."""
+        if request.page_size < 0:
+            raise InvalidFieldError(
+                f"page_size: expected 0 or more, got {request.page_size}", field="page_size"
+            )
+        size = min(request.page_size or _PAGE, _LARGEST_PAGE)
+        release, start = _read_token(request.page_token)
+        if release:
+            system = self.library.code_system(request.system, release=release)
+        else:
+            system = self._system(request, facts)
+        facts.releases = f"{system.system}/{system.release}"
+        kind = kind_name(request.kind)
+        if request.relation == terminology_pb2.EXPAND_RELATION_ANCESTORS:
+            found = system.ancestors(request.code, kind)
+        elif request.relation == terminology_pb2.EXPAND_RELATION_CHILDREN:
+            found = system.children(request.code, kind)
+        elif request.relation == terminology_pb2.EXPAND_RELATION_DESCENDANTS:
+            found = system.descendants(request.code, kind)
+        else:
+            raise InvalidFieldError(
+                "relation: expected EXPAND_RELATION_ANCESTORS, _CHILDREN or _DESCENDANTS, "
+                f"got {request.relation}",
+                field="relation",
+            )
+        page = found[start : start + size]
+        facts.items = len(page)
+        return terminology_pb2.ExpandResponse(
+            system=system.system,
+            release=system.release,
+            concepts=[concept_message(info) for info in page],
+            total_size=len(found),
+            next_page_token=f"{system.release}:{start + size}" if start + size < len(found) else "",
+        )
+
+    def group_drg(self, request: grouping_pb2.GroupDrgRequest, facts: Facts) -> grouping_pb2.GroupDrgResponse:
+        """GroupDrg."""
+        if not request.HasField("claim"):
+            raise InvalidFieldError(
+                "claim: expected an inpatient claim, got a request without one", field="claim"
+            )
+        result = self.library.group_drg(request.claim)
+        if result.error is not None:
+            raise result.error
+        facts.releases = f"msdrg/{result.version}"
+        response = grouping_pb2.GroupDrgResponse()
+        fill_drg_result(response.result, result)
+        return response
+
+    def batch_group_drg(
+        self, request: grouping_pb2.BatchGroupDrgRequest, facts: Facts
+    ) -> grouping_pb2.BatchGroupDrgResponse:
+        """BatchGroupDrg."""
+        claims = request.claims
+        self._check_size(len(claims), facts)
+        response = grouping_pb2.BatchGroupDrgResponse()
+        add = response.results.add
+        versions = set()
+        for result in self.library.group_drg_many(claims):
+            answer = add()
+            if result.error is None:
+                fill_drg_result(answer, result)
+                versions.add(result.version)
+            else:
+                facts.errors += 1
+                answer.claim_id = result.claim_id
+                fill_error(answer.error, public_error(result.error))
+        facts.releases = ",".join(f"msdrg/{version}" for version in sorted(versions))
+        return response
+
+    def list_releases(
+        self, request: catalog_pb2.ListReleasesRequest, facts: Facts
+    ) -> catalog_pb2.ListReleasesResponse:
+        """ListReleases."""
+        library = self.library
+        releases = library.releases(request.system or None)
+        facts.items = len(releases)
+        response = catalog_pb2.ListReleasesResponse(releases=[release_message(info) for info in releases])
+        for path, error in library.unusable:
+            unusable = response.unusable.add(id=f"{path.parent.name}/{path.name}")
+            fill_error(unusable.error, public_error(error))
+        return response
+
+    def get_release(
+        self, request: catalog_pb2.GetReleaseRequest, facts: Facts
+    ) -> catalog_pb2.GetReleaseResponse:
+        """GetRelease."""
+        library = self.library
+        info = library.release(request.system, release=request.release or None, date=request.date or None)
+        facts.releases = f"{info.system}/{info.release}"
+        return catalog_pb2.GetReleaseResponse(release=release_message(info))
+
+    def _system(self, request: Any, facts: Facts) -> CodeSystem:
+        system = self.library.code_system(
+            request.system, release=request.release or None, date=request.date or None
+        )
+        facts.releases = f"{system.system}/{system.release}"
+        return system
+
+    def _check_size(self, count: int, facts: Facts) -> None:
+        facts.items = count
+        if count > self._max_items:
+            raise BatchTooLargeError(
+                f"the batch has {count:,} items, the limit is {self._max_items:,}. Split it into "
+                "smaller requests; the "
+                "Python client does so by itself."
+            )
+
+
+def _read_token(token: str) -> tuple[str, int]:
+    """Return the release and offset that a page token of ours stands for; ("", 0) for the first page."""
+    if not token:
+        return "", 0
+    release, separator, offset = token.rpartition(":")
+    if not separator or not offset.isascii() or not offset.isdigit() or len(offset) > 9:
+        raise InvalidFieldError(
+            "page_token: expected next_page_token of an earlier answer, unchanged, "
+            f"got {token[:40]!r}. Leave it empty to start again.",
+            field="page_token",
+        )
+    return release, int(offset)
