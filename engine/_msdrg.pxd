@@ -1,8 +1,8 @@
 # The MS-DRG grouper over the arrays of a pack of kind "msdrg" (written by engine/compile_msdrg.py).
 #
-# `group` is a pure function of (tables, one claim): no Python object, no allocation, no global state. Several threads may group
-# from one Tables, each with its own Scratch. Every index in the tables was verified when the pack was opened, so
-# nothing here checks bounds.
+# `group` is a pure function of (tables, one claim): no Python object, no allocation, no global state. Several
+# threads may group from one Tables, each with its own Scratch. Every index in the tables was verified when
+# the pack was opened, so nothing here checks bounds.
 
 from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -38,7 +38,7 @@ cdef enum:
     RETURN_HAC_POA_N_OR_U = 7
     RETURN_HAC_POA_INVALID_OR_1 = 8
     RETURN_HAC_MULTIPLE = 9
-    RETURN_GROUPING_FAILED = 255    # the tables have no row for the claim; an error of the claim, not a CMS return code
+    RETURN_GROUPING_FAILED = 255    # no row applies: an error of the claim, not a CMS return code
 
 cdef enum:
     HAC_STATUS_NOT_APPLICABLE = 1
@@ -100,7 +100,7 @@ cdef packed struct Slot:        # one code of the open-addressing tables; key 0 
     uint64_t key                # up to 8 ASCII characters, big-endian
     uint16_t attributes         # diagnosis: row of scheme; procedure: row of pattern; 0: not in the table
     uint16_t group              # diagnosis: row of exclusion as principal, 0: excludes nothing
-    uint32_t member             # diagnosis: column of exclusion as secondary, 0: never excluded; procedure: row of use_start
+    uint32_t member             # diagnosis: column of exclusion, 0: never excluded; procedure: row of use_start
 
 cdef packed struct Scheme:      # what diagnoses with equal attributes share
     int16_t mdc_male
@@ -113,7 +113,7 @@ cdef packed struct Scheme:      # what diagnoses with equal attributes share
     uint8_t hac_display[4]      # row of compile_msdrg.HAC_DISPLAYS
     uint16_t content            # equal for schemes that differ in the MDC only
     uint16_t pad[3]
-    uint64_t suppression        # bit s: has a name of suppression set s, so it does not count towards severity there
+    uint64_t suppression        # bit s: has a name of suppression set s: no severity there
 
 cdef enum:
     SCHEME_GENDERED = 1         # the MDC depends on sex
@@ -174,7 +174,7 @@ cdef packed struct Counter:     # an atom that is true when names occur often en
     uint8_t both_kinds          # every name must occur
     uint8_t flag                # FLAG_* put on the procedures that count
 
-cdef struct KnownBits:          # bits of atoms the code itself sets or asks for, NO_BIT where the version has no such atom
+cdef struct KnownBits:          # atoms the code itself sets or asks for, NO_BIT: none in this version
     uint16_t mcc, cc, non_cc
     uint16_t invalid_pdx, pdx_ecode, invalid_dstat, invalid_sex, incident, multst, bilateral, mdc_20
     uint16_t alive, ama, died, xfrnba, anydx
@@ -330,7 +330,7 @@ cdef struct Outcome:            # one pass over the formula lists
     uint8_t return_code
     uint8_t n_matched
     uint8_t n_pre_matched
-    uint16_t matched[MAX_STEPS]         # atoms evaluated as true on the way through the winner, in order, repeats kept
+    uint16_t matched[MAX_STEPS]         # atoms found true on the way through the winner
     uint16_t pre_matched[MAX_STEPS]
 
 cdef struct Scratch:            # room for the working data of one claim; one per thread

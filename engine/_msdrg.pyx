@@ -1,31 +1,25 @@
 """The MS-DRG grouper: claims in, DRGs out, exactly as the CMS software answers.
 
-Layers, from the bottom: ``group`` (in the .pxd) groups one claim in plain C structs; ``Grouper`` owns the verified tables of one
-version; ``ClaimBatch`` checks Python claims and lays them out as structs; ``run`` groups a batch with the GIL released. Everything a
-person reads (enumerations, result classes, titles) is in ``engine.drg``.
+Layers, from the bottom: ``group`` (in the .pxd) groups one claim in plain C structs; ``Grouper`` owns the
+verified tables of one version; ``ClaimBatch`` checks Python claims and lays them out as structs; ``run``
+groups a batch with the GIL released. Everything a person reads (enumerations, result classes, titles) is in
+``engine.drg``.
 
 Section numbers in comments are those of ``docs/msdrg.md``, which describes the rules.
 """
 
 cimport cython
 from cpython.dict cimport PyDict_GetItem
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.long cimport PyLong_AsLong
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
-from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_Check
+from cpython.unicode cimport PyUnicode_Check
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
 from . import compile_msdrg as layout
-from .errors import (
-    CodesetError,
-    InvalidFieldError,
-    PoaLengthError,
-)
+from .errors import CodesetError, InvalidFieldError, PoaLengthError
 
 cdef extern from *:
     """
@@ -35,16 +29,18 @@ cdef extern from *:
     """
     int lowest_bit(uint64_t x) noexcept nogil
     bint several_bits(uint64_t x) noexcept nogil
-    ctypedef struct PyASCIIObject:
-        pass
     int PyUnicode_IS_COMPACT_ASCII(object o) noexcept
     const char* PyUnicode_1BYTE_DATA(object o) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(object o) noexcept
 
 cdef uint64_t HASH = 0x9E3779B97F4A7C15
 
+DETAIL = OPTION_DETAIL
+CODE_ORDER = OPTION_CODE_ORDER
+NO_AFFECT = OPTION_NO_AFFECT
 
-# --- bits -------------------------------------------------------------------------------------------------------------------
+
+# --- bits ---------------------------------------------------------------------------------------------------
 
 cdef inline bint has_bit(const uint64_t* words, uint32_t bit) noexcept nogil:
     return (words[bit >> 6] >> (bit & 63)) & 1
@@ -66,14 +62,15 @@ cdef inline void add_words(uint64_t* to, const uint64_t* words) noexcept nogil:
 
 
 cdef inline const Slot* find_slot(const Slot* slots, int shift, uint64_t key) noexcept nogil:
-    """The slot of ``key``; the empty slot that ended the probe when it is not there. Key 0 finds an empty slot."""
+    """The slot of ``key``; the empty slot that ended the probe when it is not there. Key 0 finds an empty
+    slot."""
     cdef const Slot* slot = slots + ((key * HASH) >> shift)
     while slot.key != key and slot.key != 0:
         slot += 1
     return slot
 
 
-# --- preparing a claim (sections 5 to 8) --------------------------------------------------------------------------------------
+# --- preparing a claim (sections 5 to 8) --------------------------------------------------------------------
 
 cdef void read_diagnoses(const Tables* t, Scratch* s) noexcept nogil:
     """Look the diagnoses up; apply exclusions; gather the atoms of diagnoses and of the claim."""
@@ -178,7 +175,8 @@ cdef inline uint8_t severity_under(const Scratch* s, uint8_t suppression) noexce
 
 
 cdef void sort_codes(const Tables* t, Scratch* s) noexcept nogil:
-    """Order in which rules walk the codes (section 5). Insertion sorts: claims are short, and stability matters."""
+    """Order in which rules walk the codes (section 5). Insertion sorts: claims are short, and stability
+    matters."""
     cdef uint32_t i, j, item
     cdef uint64_t key
     cdef uint8_t severity
@@ -276,7 +274,9 @@ cdef void find_clusters(const Tables* t, Scratch* s) noexcept nogil:
                 s.px[i].suppressed |= t.cluster[s.satisfied[m].cluster].suppressed
 
 
-cdef bint is_member(const Tables* t, const Scratch* s, Py_ssize_t satisfied, const Procedure* px) noexcept nogil:
+cdef bint is_member(
+    const Tables* t, const Scratch* s, Py_ssize_t satisfied, const Procedure* px
+) noexcept nogil:
     """True if the procedure's code was used in completing the cluster."""
     cdef uint32_t u
     if not px.uses or px.first_same > s.satisfied[satisfied].stop:
@@ -369,8 +369,9 @@ cdef bint count_names(const Tables* t, Scratch* s, int index, bint flag) noexcep
         if contributed:
             kinds |= contributed
             if flag:
-                # A set compared by content: of real duplicates only the first is flagged (9.4). The flags count as they
-                # were before this evaluation; an earlier one may have told the duplicates apart.
+                # A set compared by content: of real duplicates only the first is flagged (9.4). The flags
+                # count as they were before this evaluation; an earlier one may have told the duplicates
+                # apart.
                 for j in range(i):
                     if same_procedure(s.px + s.px_order[j], px):
                         break
@@ -412,7 +413,7 @@ cdef inline bint same_diagnosis(const Tables* t, const Diagnosis* a, const Diagn
     return True
 
 
-# --- formulas (sections 9 to 11) ----------------------------------------------------------------------------------------------
+# --- formulas (sections 9 to 11) ----------------------------------------------------------------------------
 
 cdef void look_from(const Tables* t, Scratch* s, int mdc) noexcept nogil:
     """Build the mask as list ``mdc`` sees it: names of suppressed cluster members are hidden."""
@@ -487,7 +488,8 @@ cdef bint is_true(const Tables* t, Scratch* s, const Step* program) noexcept nog
 
 
 cdef int32_t evaluate(const Tables* t, Scratch* s, int mdc) noexcept nogil:
-    """The first true row of list ``mdc`` by rank, -1: none. Leaves its matched atoms and the severity it saw."""
+    """The first true row of list ``mdc`` by rank, -1: none. Leaves its matched atoms and the severity it
+    saw."""
     cdef uint64_t candidates[16]
     cdef uint64_t anchors, rows
     cdef const uint64_t* anchor
@@ -506,7 +508,8 @@ cdef int32_t evaluate(const Tables* t, Scratch* s, int mdc) noexcept nogil:
     for w in range(WORDS):
         anchors = s.mask[w] & t.list_anchors[index * WORDS + w]
         while anchors:
-            anchor = t.anchor_rows + t.anchor_index[index * WORDS * 64 + w * 64 + lowest_bit(anchors)] * t.row_words
+            r = (index * WORDS + w) * 64 + lowest_bit(anchors)
+            anchor = t.anchor_rows + t.anchor_index[r] * t.row_words
             for r in range(t.row_words):
                 candidates[r] |= anchor[r]
             anchors &= anchors - 1
@@ -605,7 +608,7 @@ cdef void run_pass(const Tables* t, Scratch* s, Outcome* o) noexcept nogil:
         o.mdc = <int16_t>visited[n - 1]
 
 
-# --- hospital-acquired conditions (section 13) -----------------------------------------------------------------------------------
+# --- hospital-acquired conditions (section 13) --------------------------------------------------------------
 
 cdef bint hac_criteria_met(const Tables* t, Scratch* s, uint8_t number) noexcept nogil:
     cdef uint32_t p
@@ -686,10 +689,13 @@ cdef uint8_t process_hacs(const Tables* t, Scratch* s, bint* remembered, uint8_t
     if met_numbers:
         remembered[0] = True
         if claim.hospital_status == HOSPITAL_NOT_EXEMPT:
-            if ((met_numbers >> 6) & 1 and six_real and six_bad) or (met_numbers & ~(<uint32_t>64) and claim_bad):
+            if (met_numbers >> 6) & 1 and six_real and six_bad:
+                code = RETURN_HAC_MISSING_ONE_POA
+            elif met_numbers & ~(<uint32_t>64) and claim_bad:
                 code = RETURN_HAC_MISSING_ONE_POA
         else:
-            # The reference counts secondary diagnoses with a condition that is always true; any two make it multiple.
+            # The reference counts secondary diagnoses with a condition that is always true; any two make it
+            # multiple.
             if s.n_dx > 2:
                 code = RETURN_HAC_MULTIPLE
             elif first.poa == POA_N or first.poa == POA_U:
@@ -740,7 +746,7 @@ cdef inline uint8_t usage_bits(uint32_t numbers) noexcept nogil:
     return ((numbers >> 8) & 1) | ((numbers >> 9) & 0x3E)
 
 
-# --- marking (section 14) ---------------------------------------------------------------------------------------------------------
+# --- marking (section 14) -----------------------------------------------------------------------------------
 
 cdef inline void touch_diagnosis(Diagnosis* dx, bint final) noexcept nogil:
     dx.impact = touched(dx.impact, final)
@@ -757,7 +763,9 @@ cdef inline uint8_t touched(uint8_t impact, bint final) noexcept nogil:
     return AFFECTS_BOTH if impact == AFFECTS_INITIAL or impact == AFFECTS_BOTH else AFFECTS_FINAL
 
 
-cdef void matched_words(const Tables* t, Scratch* s, const uint16_t* matched, int n, uint64_t* words) noexcept nogil:
+cdef void matched_words(
+    const Tables* t, Scratch* s, const uint16_t* matched, int n, uint64_t* words
+) noexcept nogil:
     """The set of matched atoms; counting atoms are replaced by the names they met."""
     cdef int i, c, k
     cdef uint32_t p
@@ -872,7 +880,8 @@ cdef void touch_members(const Tables* t, Scratch* s, Py_ssize_t satisfied, bint 
 cdef bint mark_one_for_all(
     const Tables* t, Scratch* s, const uint64_t* names, int m, bint final
 ) noexcept nogil:
-    """Touch one procedure, or one cluster's members, that has every matched name (14.5a). True if that settles it."""
+    """Touch one procedure, or one cluster's members, that has every matched name (14.5a). True if that
+    settles it."""
     cdef uint32_t k
     cdef Py_ssize_t c
     cdef Procedure* px
@@ -900,7 +909,9 @@ cdef bint mark_one_for_all(
     return False
 
 
-cdef void mark_for_name(const Tables* t, Scratch* s, uint32_t bit, int m, bint any_fusion, bint final) noexcept nogil:
+cdef void mark_for_name(
+    const Tables* t, Scratch* s, uint32_t bit, int m, bint any_fusion, bint final
+) noexcept nogil:
     """Touch what accounts for one matched name (14.5b)."""
     cdef uint32_t k, n_having = 0
     cdef Py_ssize_t c, cluster = -1
@@ -1045,7 +1056,9 @@ cdef void mark(const Tables* t, Scratch* s, const Outcome* o, bint drg_changed, 
         if stent_kind != NO_BIT:
             for k in range(s.n_px):
                 px = s.px + k
-                if not px.marked and has_name(t, px.pattern, t.known.arterial) and has_name(t, px.pattern, stent_kind):
+                if px.marked or not has_name(t, px.pattern, t.known.arterial):
+                    continue
+                if has_name(t, px.pattern, stent_kind):
                     touch_procedure(px, final)
     if vessels:
         for k in range(s.n_px):
@@ -1087,7 +1100,7 @@ cdef void note_downgrades(const Tables* t, Scratch* s, uint8_t suppression) noex
             dx.flags &= ~DX_DOWNGRADED
 
 
-# --- the whole claim (section 4) ----------------------------------------------------------------------------------------------------
+# --- the whole claim (section 4) ----------------------------------------------------------------------------
 
 cdef inline void ungroupable(Grouping* g, uint8_t return_code) noexcept nogil:
     g.mdc = 0
@@ -1120,7 +1133,8 @@ cdef int group(
 ) noexcept nogil:
     """Group one claim; 0, or RETURN_GROUPING_FAILED when the tables have no row for it.
 
-    ``dx_out`` and ``px_out`` (one element a code) are written with OPTION_DETAIL only, and may be NULL without it.
+    ``dx_out`` and ``px_out`` (one element a code) are written with OPTION_DETAIL only, and may be NULL
+    without it.
     """
     cdef Outcome initial, final
     cdef uint8_t code, categories
@@ -1204,7 +1218,9 @@ cdef int group(
     return 0
 
 
-cdef void output(const Tables* t, Scratch* s, DiagnosisResult* dx_out, ProcedureResult* px_out) noexcept nogil:
+cdef void output(
+    const Tables* t, Scratch* s, DiagnosisResult* dx_out, ProcedureResult* px_out
+) noexcept nogil:
     """Write the per-code results (section 15)."""
     cdef uint32_t k, e, i
     cdef Diagnosis* dx
@@ -1241,12 +1257,13 @@ cdef void output(const Tables* t, Scratch* s, DiagnosisResult* dx_out, Procedure
         px_out[k].hac_usage = s.px[k].hac_usage
 
 
-# --- tables of one version ----------------------------------------------------------------------------------------------------------
+# --- tables of one version ----------------------------------------------------------------------------------
 
 cdef class Grouper:
     """The verified tables of one MS-DRG version. Immutable; any number of threads may group from it.
 
-    ``pack`` is an opened ``engine.pack.Pack`` of kind "msdrg". Raises PackCorruptError if an index in it points outside its array.
+    ``pack`` is an opened ``engine.pack.Pack`` of kind "msdrg". Raises PackCorruptError if an index in it
+    points outside its array.
     """
 
     cdef Tables tables
@@ -1278,7 +1295,8 @@ cdef class Grouper:
         n_schemes = len(scheme)
         self._check("scheme", n_schemes > 0)
         self._check("scheme", (scheme["n_hacs"] <= MAX_HACS) & (scheme["severity"] <= 2))
-        self._check("scheme", (scheme["hac_number"] <= 14) & (scheme["hac_display"] < len(layout.HAC_DISPLAYS)))
+        self._check("scheme", scheme["hac_number"] <= 14)
+        self._check("scheme", scheme["hac_display"] < len(layout.HAC_DISPLAYS))
         for mdc in ("mdc_male", "mdc_female"):
             self._check("scheme", (scheme[mdc] >= -1) & (scheme[mdc] < N_LISTS))
         t.scheme = <const Scheme*>self._pointer("scheme")
@@ -1330,8 +1348,10 @@ cdef class Grouper:
         anchor_rows = self._array("anchor_rows", "<u8", (None, t.row_words))
         anchor_index = self._array("anchor_index", "<i4", (len(lists), 64 * WORDS))
         self._check("anchor_index", (anchor_index >= -1) & (anchor_index < len(anchor_rows)))
-        # An anchor bit without a set of rows, or a set with rows beyond the list's own, would send a claim out of bounds.
-        bits = np.unpackbits(self._arrays["list_anchors"].view("u1").reshape(len(lists), -1), axis=1, bitorder="little")
+        # An anchor bit without a set of rows, or a set with rows beyond the list's own, would send a claim
+        # out of bounds.
+        list_anchors = self._arrays["list_anchors"].view("u1").reshape(len(lists), -1)
+        bits = np.unpackbits(list_anchors, axis=1, bitorder="little")
         self._check("list_anchors", (bits == 0) | (anchor_index >= 0))
         for i in range(len(lists)):
             used = [always[i:i + 1], anchor_rows[anchor_index[i][anchor_index[i] >= 0]]]
@@ -1386,7 +1406,8 @@ cdef class Grouper:
         self._check(name, offsets[len(offsets) - 1] == end)
 
     def _programs(self, name, steps, starts, starts_name):
-        """Every program ends within MAX_STEPS, because its steps only lead forward, and stays inside the array."""
+        """Every program ends within MAX_STEPS, because its steps only lead forward, and stays inside the
+        array."""
         self._check(starts_name, starts < max(len(steps), 1))
         self._check(name, steps["bit"] < 64 * WORDS)
         starts = np.unique(starts)
@@ -1400,8 +1421,11 @@ cdef class Grouper:
             inside = (steps[target] > own) & (steps[target] < length)
             self._check(name, inside | (steps[target] >= STEP_TRUE))
 
-    cdef int _slots(self, str name, Py_ssize_t attributes, Py_ssize_t groups, Py_ssize_t members, int* shift) except -1:
-        """Check an open-addressing table and derive its hash shift; the last slot must be empty so that every probe ends."""
+    cdef int _slots(
+        self, str name, Py_ssize_t attributes, Py_ssize_t groups, Py_ssize_t members, int* shift
+    ) except -1:
+        """Check an open-addressing table and derive its hash shift; the last slot must be empty so that every
+        probe ends."""
         slots = self._array(name, layout.SLOT, (None,))
         self._check(name, len(slots) >= 17)
         bits = (len(slots) - 1).bit_length() - 1
@@ -1422,7 +1446,7 @@ cdef class Grouper:
         return &view[0]
 
 
-# --- claims from Python -------------------------------------------------------------------------------------------------------------
+# --- claims from Python -------------------------------------------------------------------------------------
 
 cdef struct ClaimRow:
     uint64_t admit
@@ -1439,11 +1463,13 @@ cdef struct ClaimRow:
 
 SEXES = {
     None: SEX_UNKNOWN, 0: SEX_UNKNOWN, 1: SEX_MALE, 2: SEX_FEMALE, 3: SEX_UNKNOWN,
-    "SEX_UNSPECIFIED": SEX_UNKNOWN, "SEX_MALE": SEX_MALE, "SEX_FEMALE": SEX_FEMALE, "SEX_UNKNOWN": SEX_UNKNOWN,
+    "SEX_UNSPECIFIED": SEX_UNKNOWN, "SEX_MALE": SEX_MALE, "SEX_FEMALE": SEX_FEMALE,
+    "SEX_UNKNOWN": SEX_UNKNOWN,
     "MALE": SEX_MALE, "FEMALE": SEX_FEMALE, "UNKNOWN": SEX_UNKNOWN,
 }
 HOSPITAL_STATUSES = {
-    None: HOSPITAL_NOT_EXEMPT, 0: HOSPITAL_NOT_EXEMPT, 1: HOSPITAL_NOT_EXEMPT, 2: HOSPITAL_EXEMPT, 3: HOSPITAL_UNKNOWN,
+    None: HOSPITAL_NOT_EXEMPT, 0: HOSPITAL_NOT_EXEMPT, 1: HOSPITAL_NOT_EXEMPT, 2: HOSPITAL_EXEMPT,
+    3: HOSPITAL_UNKNOWN,
     "HOSPITAL_STATUS_UNSPECIFIED": HOSPITAL_NOT_EXEMPT, "HOSPITAL_STATUS_NOT_EXEMPT": HOSPITAL_NOT_EXEMPT,
     "HOSPITAL_STATUS_EXEMPT": HOSPITAL_EXEMPT, "HOSPITAL_STATUS_UNKNOWN": HOSPITAL_UNKNOWN,
     "NOT_EXEMPT": HOSPITAL_NOT_EXEMPT, "EXEMPT": HOSPITAL_EXEMPT, "UNKNOWN": HOSPITAL_UNKNOWN,
@@ -1496,9 +1522,9 @@ cdef uint64_t key_of(const char* text, Py_ssize_t length) noexcept nogil:
 cdef class ClaimBatch:
     """Claims, checked and laid out for grouping.
 
-    ``claims`` is a sequence of mappings or of objects with attributes of the same names; ``resolve(version, discharge_date)``
-    returns the number of the grouper to use, or raises CodesetError. What is wrong with a claim is kept in ``errors`` (by position)
-    and keeps nothing else from being grouped.
+    ``claims`` is a sequence of mappings or of objects with attributes of the same names; ``resolve(version,
+    discharge_date)`` returns the number of the grouper to use, or raises CodesetError. What is wrong with a
+    claim is kept in ``errors`` (by position) and keeps nothing else from being grouped.
     """
 
     cdef ClaimRow* rows
@@ -1553,11 +1579,16 @@ cdef class ClaimBatch:
     def __len__(self):
         return self.n
 
+    def grouper(self, Py_ssize_t index):
+        """Number of the grouper that ``resolve`` gave for claim ``index``; -1 if the claim has an error."""
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        return self.rows[index].grouper
+
     cdef int read(self, object claim, ClaimRow* row) except -1:
         cdef object diagnoses, procedures, poa, admit, version, date, status, sex, hospital
         cdef Py_ssize_t length, count
         cdef const char* text
-        cdef PyObject* found
         cdef long number
         if isinstance(claim, dict):
             version = (<dict>claim).get("version")
@@ -1585,7 +1616,8 @@ cdef class ClaimBatch:
                 procedures = claim.procedures
             except AttributeError as error:
                 raise InvalidFieldError(
-                    f"a claim is a mapping or has the attributes of InpatientClaim; got {type(claim).__name__} ({error})"
+                    "a claim is a mapping or has the attributes of InpatientClaim; "
+                    f"got {type(claim).__name__} ({error})"
                 ) from None
 
         row.grouper = self.resolve(version, date)
@@ -1611,12 +1643,16 @@ cdef class ClaimBatch:
             return 0
         if not PyUnicode_Check(poa):
             raise InvalidFieldError(
-                f"poa: expected a string with one present-on-admission character per diagnosis, got {type(poa).__name__}"
+                "poa: expected a string with one present-on-admission character per diagnosis, "
+                f"got {type(poa).__name__}",
+                field="poa",
             )
         count = PyUnicode_GET_LENGTH(poa)
         if count != row.n_dx:
             raise PoaLengthError(
-                f"poa has {count} characters for {row.n_dx} diagnoses; give one per diagnosis (a blank where there is none), or none at all"
+                f"poa has {count} characters for {row.n_dx} diagnoses; give one per diagnosis (a blank where there "
+                "is none), or none at all",
+                field="poa",
             )
         text = ascii_of(poa, "poa", &length)
         for count in range(row.n_dx):
@@ -1635,7 +1671,9 @@ cdef class ClaimBatch:
             number = <object>found
         else:
             if version is not None and not isinstance(version, str):
-                raise InvalidFieldError(f"version: expected a string such as '43.1', got {type(version).__name__}")
+                raise InvalidFieldError(
+                    f"version: expected a string such as '43.1', got {type(version).__name__}", field="version"
+                )
             try:
                 number = self._resolve(version or "", date)
             except CodesetError as error:
@@ -1644,10 +1682,12 @@ cdef class ClaimBatch:
                 self._resolved[key] = number
         if isinstance(number, CodesetError):
             # A fresh one each time: an exception carries the traceback of its last raise.
-            raise type(number)(*number.args)
+            raise type(number)(*number.args, field=number.field)
         return number
 
-    cdef Py_ssize_t add(self, object codes, str field, uint64_t** keys, Py_ssize_t* n, Py_ssize_t* room) except -1:
+    cdef Py_ssize_t add(
+        self, object codes, str field, uint64_t** keys, Py_ssize_t* n, Py_ssize_t* room
+    ) except -1:
         """Append the keys of ``codes``; returns how many."""
         cdef Py_ssize_t i, length, count
         cdef const char* text
@@ -1655,12 +1695,16 @@ cdef class ClaimBatch:
         if codes is None:
             return 0
         if isinstance(codes, (str, bytes, dict)) or not hasattr(codes, "__len__"):
-            raise InvalidFieldError(f"{field}: expected a list of code strings, got {type(codes).__name__}")
+            raise InvalidFieldError(
+                f"{field}: expected a list of code strings, got {type(codes).__name__}", field=field
+            )
         if not isinstance(codes, (list, tuple)):
             codes = list(codes)
         count = len(codes)
         if count > 65535:
-            raise InvalidFieldError(f"{field}: {count} codes on one claim; at most 65,535 are accepted")
+            raise InvalidFieldError(
+                f"{field}: {count} codes on one claim; at most 65,535 are accepted", field=field
+            )
         if n[0] + count > room[0]:
             room[0] = 2 * (n[0] + count)
             grown = PyMem_Realloc(keys[0], room[0] * sizeof(uint64_t))
@@ -1682,7 +1726,7 @@ cdef class ClaimBatch:
 cdef const char* ascii_of(object value, str field, Py_ssize_t* length) except? NULL:
     """The characters of a string, NULL where they are not all ASCII."""
     if not PyUnicode_Check(value):
-        raise InvalidFieldError(f"{field}: expected a string, got {type(value).__name__}")
+        raise InvalidFieldError(f"{field}: expected a string, got {type(value).__name__}", field=field)
     length[0] = PyUnicode_GET_LENGTH(value)
     if not PyUnicode_IS_COMPACT_ASCII(value):
         return NULL
@@ -1695,7 +1739,10 @@ cdef uint8_t one_of(dict values, object value, str field) except 0:
         found = PyDict_GetItem(values, value)
     if found == NULL:
         names = ", ".join(sorted(name for name in values if isinstance(name, str)))
-        raise InvalidFieldError(f"{field}: expected one of {names} or its number, got {type(value).__name__} that is none of them")
+        raise InvalidFieldError(
+            f"{field}: expected one of {names} or its number, got {type(value).__name__} that is none of them",
+            field=field,
+        )
     return <object>found
 
 
@@ -1703,19 +1750,23 @@ cdef long check_number(object value, str field, str what) except? -1:
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidFieldError(f"{field}: expected a whole number ({what}), got {type(value).__name__}")
+        raise InvalidFieldError(
+            f"{field}: expected a whole number ({what}), got {type(value).__name__}", field=field
+        )
     if not 0 <= value < 1 << 31:
-        raise InvalidFieldError(f"{field}: expected a whole number from 0 to 2147483647 ({what}), got one outside")
+        raise InvalidFieldError(
+            f"{field}: expected a whole number from 0 to 2147483647 ({what}), got one outside", field=field
+        )
     return value
 
 
 cdef int check_id(object value) except -1:
     if value is not None and not isinstance(value, str):
-        raise InvalidFieldError(f"claim_id: expected a string, got {type(value).__name__}")
+        raise InvalidFieldError(f"claim_id: expected a string, got {type(value).__name__}", field="claim_id")
     return 0
 
 
-# --- running a batch ------------------------------------------------------------------------------------------------------------------
+# --- running a batch ----------------------------------------------------------------------------------------
 
 GROUPING_DTYPE = np.dtype(
     [
@@ -1731,8 +1782,8 @@ RESULT_DTYPE = np.dtype(
 )
 DIAGNOSIS_DTYPE = np.dtype(
     [
-        ("recognized", "u1"), ("initial_severity", "u1"), ("final_severity", "u1"), ("affects_drg", "u1"), ("poa_error", "u1"),
-        ("n_hacs", "u1"), ("hac_display", "u1", (4,)), ("hac_status", "u1", (4,)),
+        ("recognized", "u1"), ("initial_severity", "u1"), ("final_severity", "u1"), ("affects_drg", "u1"),
+        ("poa_error", "u1"), ("n_hacs", "u1"), ("hac_display", "u1", (4,)), ("hac_status", "u1", (4,)),
     ]
 )
 PROCEDURE_DTYPE = np.dtype(
@@ -1771,11 +1822,13 @@ cdef void give_back(Scratch* s) noexcept nogil:
 
 
 def run(ClaimBatch batch, list groupers, uint32_t options):
-    """Group a batch; return (results, diagnoses, procedures, first diagnosis of each claim, first procedure of each claim).
+    """Group a batch; return (results, diagnoses, procedures, first diagnosis of each claim, first procedure
+    of each claim).
 
-    ``results`` is an array of RESULT_DTYPE, one element a claim (all zero where the batch has an error). With OPTION_DETAIL in
-    ``options``, ``diagnoses`` and ``procedures`` are arrays of DIAGNOSIS_DTYPE and PROCEDURE_DTYPE, all claims' codes one after the other;
-    without it they are empty. The GIL is released for the whole run.
+    ``results`` is an array of RESULT_DTYPE, one element a claim (all zero where the batch has an error). With
+    OPTION_DETAIL in
+    ``options``, ``diagnoses`` and ``procedures`` are arrays of DIAGNOSIS_DTYPE and PROCEDURE_DTYPE, all
+    claims' codes one after the other; without it they are empty. The GIL is released for the whole run.
     """
     cdef Py_ssize_t i, n = batch.n
     cdef bint detail = options & OPTION_DETAIL

@@ -1,15 +1,18 @@
 """Compile the tables of one MS-DRG version into the arrays that ``engine._msdrg`` groups from.
 
-The idea: everything a formula can ask about a claim is one bit. An *atom* is a (prefix, name) pair as formulas write it
-(``PDX:dxc0407``, ``ANY:diabetes``, ``d468``); each atom that occurs in a formula of this version gets a bit, in code-point order of the names,
-because the reference walks matched atoms in that order. A diagnosis scheme or a procedure pattern is then a row of 64-bit words,
-a claim's mask is the OR of its codes' rows, and a formula is a short-circuit program over single bits.
+The idea: everything a formula can ask about a claim is one bit. An *atom* is a (prefix, name) pair as
+formulas write it (``PDX:dxc0407``, ``ANY:diabetes``, ``d468``); each atom that occurs in a formula of this
+version gets a bit, in code-point order of the names, because the reference walks matched atoms in that order.
+A diagnosis scheme or a procedure pattern is then a row of 64-bit words, a claim's mask is the OR of its
+codes' rows, and a formula is a short-circuit program over single bits.
 
-Which rows of a list can be true at all is found without looking at each row: every row is filed under a few *anchor* atoms of which
-at least one must be set for the row to be true, and a claim visits only the rows filed under its own bits.
+Which rows of a list can be true at all is found without looking at each row: every row is filed under a few
+*anchor* atoms of which at least one must be set for the row to be true, and a claim visits only the rows
+filed under its own bits.
 
-The rules are those of the CMS MS-DRG software; section numbers refer to the functional description in ``docs/msdrg.md``. Canonical
-ordering throughout makes the arrays independent of the order and the ids of the source file.
+The rules are those of the CMS MS-DRG software; section numbers refer to the functional description in
+``docs/msdrg.md``. Canonical ordering throughout makes the arrays independent of the order and the ids of the
+source file.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ __all__ = ["compile_msdrg"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Atom: TypeAlias = tuple[str, str]
-"""(prefix, name). The prefix is "", PDX, SDX, ANY or ONLY; SPECIAL for an atom that is computed rather than looked up."""
+"""(prefix, name). The prefix is "", PDX, SDX, ANY or ONLY; SPECIAL for an atom that is computed rather than
+looked up."""
 
 SLOT: Final = np.dtype([("key", "<u8"), ("attributes", "<u2"), ("group", "<u2"), ("member", "<u4")])
 SCHEME: Final = np.dtype(
@@ -98,7 +102,8 @@ JOINT_NAMES = ("righthip", "rightknee", "rightankle", "lefthip", "leftknee", "le
 HAC_DISPLAYS = (*(f"HAC{n:02d}" for n in range(1, 15)), "hac06_show", "hac06_sdx", "hac11_sdx")
 HAC_USAGE_NUMBERS = (8, 10, 11, 12, 13, 14)
 
-# Bits the core sets itself, in the order of the array "known_bits"; an atom that no formula of the version uses has no bit.
+# Bits the core sets itself, in the order of the array "known_bits"; an atom that no formula of the version
+# uses has no bit.
 KNOWN: tuple[Atom, ...] = (
     ("", "MCC"),
     ("", "CC"),
@@ -161,7 +166,9 @@ def _counters(number: int) -> list[_Counter]:
             _Counter("MULTFUSE", ("sglantfuse", "sglpostfuse1"), (1, 1), 2, FLAG_FUSION),
             _Counter("SGLANTSECTXCTR", ("sglantsectXfuse",), (1,), 2, FLAG_FUSION),
             _Counter("SGLPOSTFUSECTR", ("sglpostfuse",), (1,), 2, FLAG_FUSION),
-            _Counter("SINGLEFUSIONCTR", ("sglantfuse", "sglpostfuse"), (1, 1), 3, FLAG_FUSION, both_kinds=True),
+            _Counter(
+                "SINGLEFUSIONCTR", ("sglantfuse", "sglpostfuse"), (1, 1), 3, FLAG_FUSION, both_kinds=True
+            ),
         ]
     if number >= 430:
         counters += [
@@ -172,7 +179,8 @@ def _counters(number: int) -> list[_Counter]:
 
 
 _COMPUTED = {
-    "INVALID_PDX", "PDX_ECODE", "INVALID_DSTAT", "INVALID_SEX", "INCIDENT", "MULTST", "BILATERAL", "MDC_20_FALL_THRU",
+    "INVALID_PDX", "PDX_ECODE", "INVALID_DSTAT", "INVALID_SEX",
+    "INCIDENT", "MULTST", "BILATERAL", "MDC_20_FALL_THRU",
 }  # fmt: skip
 
 
@@ -196,8 +204,8 @@ class _Leaf(NamedTuple):
 def compile_msdrg(tables: MsdrgTables) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return (arrays, manifest facts) for a pack of kind ``msdrg``.
 
-    Raises SourceFormatError when a formula does not parse, or a table needs more room than the compiled form has (512 atoms, 64 MDCs,
-    63 suppression sets, four HACs a code).
+    Raises SourceFormatError when a formula does not parse, or a table needs more room than the compiled form
+    has (512 atoms, 64 MDCs, 63 suppression sets, four HACs a code).
     """
     return _Compiler(tables).run()
 
@@ -212,7 +220,9 @@ class _Compiler:
     def run(self) -> tuple[dict[str, Array], dict[str, Any]]:
         parsed = {mdc: [self._parse(row.text) for row in rows] for mdc, rows in self.tables.formulas.items()}
         hac = {n: [self._parse(text) for text in texts] for n, texts in self.tables.hac_formulas.items()}
-        self._assign_bits([*(tree for trees in parsed.values() for tree in trees), *(t for ts in hac.values() for t in ts)])
+        self._assign_bits(
+            [*(tree for trees in parsed.values() for tree in trees), *(t for ts in hac.values() for t in ts)]
+        )
         self._diagnoses()
         self._procedures()
         self._lists(parsed)
@@ -230,7 +240,7 @@ class _Compiler:
         }
         return self.arrays, facts
 
-    # --- formulas -----------------------------------------------------------------------------------------------------------
+    # --- formulas -------------------------------------------------------------------------------------------
 
     def _parse(self, text: str) -> Any:
         """Parse ``text`` by the grammar of section 9.2: ``|`` binds weaker than ``&``, ``~`` strongest."""
@@ -284,30 +294,31 @@ class _Compiler:
         for tree in trees:
             atoms.update(_leaves(tree))
         # A computed atom that is true contributes the names it met, which are not otherwise atoms.
-        atoms.update(("", name) for name in (*TRAUMA_NAMES, *JOINT_NAMES, "arterial", "NORdrugstent", "NORstent"))
+        atoms.update(
+            ("", name) for name in (*TRAUMA_NAMES, *JOINT_NAMES, "arterial", "NORdrugstent", "NORstent")
+        )
         for counter in self.counters.values():
             if ("SPECIAL", counter.atom) in atoms:
                 atoms.update(("", name) for name in counter.names)
         ordered = sorted(atoms, key=lambda atom: (atom[1], atom[0]))
         if len(ordered) > MAX_BITS:
             raise SourceFormatError(
-                f"MS-DRG {self.tables.version} uses {len(ordered)} atoms; this engine compiles at most {MAX_BITS}"
+                f"MS-DRG {self.tables.version} uses {len(ordered)} atoms; at most {MAX_BITS} fit"
             )
         self.bit: dict[Atom, int] = {atom: i for i, atom in enumerate(ordered)}
         self._text_array("atom", [f"{p}:{n}" if p not in ("", "SPECIAL") else n for p, n in ordered])
         self.arrays["unprefixed"] = self._words(
-            [
-                atom
-                for atom in ordered
-                if atom[0] == "" and atom[1] not in ("MCC", "CC", "NON_CC")
-            ]
+            [atom for atom in ordered if atom[0] == "" and atom[1] not in ("MCC", "CC", "NON_CC")]
         )
-        # Prefixes count in marking even where the atom itself is computed; of those only incident matches by its own name.
+        # Prefixes count in marking even where the atom itself is computed; of those only incident matches by
+        # its own name.
         self.suppressions: dict[frozenset[str], int] = {frozenset(): 0}
         for names in sorted({tuple(sorted(n.lower() for n in row.suppression)) for row in self._rows()}):
             self.suppressions.setdefault(frozenset(names), len(self.suppressions))
         if len(self.suppressions) > 64:
-            raise SourceFormatError(f"{len(self.suppressions)} suppression sets; this engine compiles at most 64")
+            raise SourceFormatError(
+                f"{len(self.suppressions)} suppression sets; this engine compiles at most 64"
+            )
 
     def _rows(self) -> Iterable[Formula]:
         for mdc in sorted(self.tables.formulas):
@@ -315,7 +326,8 @@ class _Compiler:
 
     def _lists(self, parsed: Mapping[int, Sequence[Any]]) -> None:
         index = np.full(N_LISTS, -1, "<i2")
-        lists, rows = [], []
+        lists: list[tuple[int, ...]] = []
+        rows: list[tuple[int, ...]] = []
         steps: list[tuple[int, int, int, int]] = []
         widest = max((len(trees) for trees in parsed.values()), default=0)
         row_words = -(-widest // 64)
@@ -374,11 +386,13 @@ class _Compiler:
     def _program(self, tree: Any) -> list[tuple[int, int, int, int]]:
         """Compile to steps (bit, next if set, next if clear), targets relative to the program's first step.
 
-        The steps run in the order of the text with short-circuiting, which is observable: the atoms met on the way explain and mark.
+        The steps run in the order of the text with short-circuiting, which is observable: the atoms met on
+        the way explain and mark.
         """
         steps: list[list[int]] = []
 
-        # Emits the subtree and returns the steps' open exits: lists of (step, 1 or 2) that leave as true and as false.
+        # Emits the subtree and returns the steps' open exits: lists of (step, 1 or 2) that leave as true and
+        # as false.
         def emit(node: Any) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
             if isinstance(node, _Leaf):
                 steps.append([self.bit[node.atom], -1, -1])
@@ -416,10 +430,12 @@ class _Compiler:
         return {atom: 10**6 if atom[1] in often else counts.get(atom[1], 0) for atom in self.bit}
 
     def _anchors(self, tree: Any, frequency: Mapping[Atom, int]) -> set[Atom] | None:
-        """Return atoms of which at least one is set whenever the formula is true, or None when there is no such set.
+        """Return atoms of which at least one is set whenever the formula is true, or None when there is no
+        such set.
 
-        Severity atoms differ from row to row and cannot be anchors. Counting atoms flag codes as soon as they are met and true, even
-        in a row that fails, so a row with one is always visited when that atom is set; ``incident`` flags when it is false.
+        Severity atoms differ from row to row and cannot be anchors. Counting atoms flag codes as soon as they
+        are met and true, even in a row that fails, so a row with one is always visited when that atom is set;
+        ``incident`` flags when it is false.
         """
 
         def clause(node: Any) -> set[Atom] | None:
@@ -431,7 +447,11 @@ class _Compiler:
             if isinstance(node, _And):
                 usable = [c for c in clauses if c is not None]
                 return min(usable, key=lambda c: sum(frequency[a] for a in c)) if usable else None
-            return None if any(c is None for c in clauses) else set().union(*(c for c in clauses if c is not None))
+            return (
+                None
+                if any(c is None for c in clauses)
+                else set().union(*(c for c in clauses if c is not None))
+            )
 
         anchors = clause(tree)
         leaves = _leaves(tree)
@@ -441,8 +461,9 @@ class _Compiler:
         return anchors | {atom for atom in leaves if atom[0] == "SPECIAL" and atom[1] in flagging}
 
     def _hac_programs(self, hac: Mapping[int, Sequence[Any]]) -> None:
-        starts, steps = [0], []
-        programs = []
+        starts = [0]
+        programs: list[int] = []
+        steps: list[tuple[int, int, int, int]] = []
         for number in range(16):
             for tree in hac.get(number, ()):
                 programs.append(len(steps))
@@ -477,7 +498,7 @@ class _Compiler:
             )
         self.arrays["counter"] = np.array(counters, COUNTER)
 
-    # --- codes --------------------------------------------------------------------------------------------------------------
+    # --- codes ----------------------------------------------------------------------------------------------
 
     def _words(self, atoms: Iterable[Atom]) -> Array:
         words = np.zeros(WORDS, "<u8")
@@ -496,11 +517,9 @@ class _Compiler:
         ordered = [nothing, *sorted(set(wanted.values()), key=lambda s: (s[0], s[1] or ()))]
         number = {scheme: i for i, scheme in enumerate(ordered)}
         contents: dict[Any, int] = {}
-        self.arrays["scheme"] = np.array(
-            [self._scheme(a, gender, contents) for a, gender in ordered], SCHEME
-        )
+        self.arrays["scheme"] = np.array([self._scheme(a, gender, contents) for a, gender in ordered], SCHEME)
         # The two marking rows compare names without regard to case and look at operands only (section 14.1).
-        lower = {p: {} for p in ("PDX", "SDX", "ANY")}  # type: dict[str, dict[str, list[Atom]]]
+        lower: dict[str, dict[str, list[Atom]]] = {"PDX": {}, "SDX": {}, "ANY": {}}
         for atom in self.bit:
             if atom[0] in lower:
                 lower[atom[0]].setdefault(atom[1].lower(), []).append(atom)
@@ -540,9 +559,13 @@ class _Compiler:
             flags |= SCHEME_ON_SHOW_LIST
         if "hac11_pdx" in a.hac_names:
             flags |= SCHEME_HAC11_PDX
-        numbers = sorted(int(n[3:]) for n in a.hac_names if len(n) == 5 and n[:3] == "HAC" and n[3:].isdigit())
+        numbers = sorted(
+            int(n[3:]) for n in a.hac_names if len(n) == 5 and n[:3] == "HAC" and n[3:].isdigit()
+        )
         if len(numbers) > 4 or any(n > 14 for n in numbers):
-            raise SourceFormatError(f"a diagnosis in HACs {numbers}; this engine compiles at most four, up to HAC 14")
+            raise SourceFormatError(
+                f"a diagnosis in HACs {numbers}; this engine compiles at most four, up to HAC 14"
+            )
         displays = []
         for n in numbers:
             names = [f"hac{n:02d}_show", f"hac{n:02d}_sdx"]
@@ -557,17 +580,21 @@ class _Compiler:
             if not -1 <= mdc < N_LISTS:
                 raise SourceFormatError(f"a diagnosis of MDC {mdc}; expected numbers below {N_LISTS}")
         return (
-            male, female, SEVERITY[a.severity], flags, trauma, len(numbers), numbers + fill, displays + fill, content,
-            (0, 0, 0), suppression,
+            male, female, SEVERITY[a.severity], flags, trauma, len(numbers), numbers + fill, displays + fill,
+            content, (0, 0, 0), suppression,
         )  # fmt: skip
 
     def _exclusions(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Build the exclusion bitmap; return code to row (as principal) and code to column (as secondary), 0 for none.
+        """Build the exclusion bitmap; return code to row (as principal) and code to column (as secondary), 0
+        for none.
 
-        Codes that are in the same groups share a column, and equal groups a row, which makes the table small enough to stay in cache.
+        Codes that are in the same groups share a column, and equal groups a row, which makes the table small
+        enough to stay in cache.
         """
         t = self.tables
-        contents = {group: tuple(sorted(set(t.exclusion_groups[group]))) for group in set(t.exclusions.values())}
+        contents = {
+            group: tuple(sorted(set(t.exclusion_groups[group]))) for group in set(t.exclusions.values())
+        }
         rows = {content: i + 1 for i, content in enumerate(sorted(set(contents.values())))}
         member_rows: dict[str, list[int]] = {}
         for content, row in rows.items():
@@ -590,8 +617,8 @@ class _Compiler:
         clusters = sorted(t.clusters)
         uses: dict[str, list[tuple[int, int]]] = {}
         for i, name in enumerate(clusters):
-            for choice, codes in enumerate(t.clusters[name].choices):
-                for code in codes:
+            for choice, members in enumerate(t.clusters[name].choices):
+                for code in members:
                     uses.setdefault(code, []).append((i, choice))
         patterns = {code: frozenset(names) for code, names in t.procedures.items()}
         # Pattern 0 has no names: an unknown procedure.
@@ -608,17 +635,18 @@ class _Compiler:
                 operating_room = "nonor" not in {name.lower() for name in pattern}
             flags = PATTERN_OPERATING_ROOM * operating_room | PATTERN_NAMED * bool(pattern)
             usage = sum(
-                1 << i for i, n in enumerate(HAC_USAGE_NUMBERS) if any(f"hac{n:02d}_proc" in name for name in pattern)
+                1 << i
+                for i, n in enumerate(HAC_USAGE_NUMBERS)
+                if any(f"hac{n:02d}_proc" in name for name in pattern)
             )
             joints = sum(1 << i for i, name in enumerate(JOINT_NAMES) if name in pattern)
             records.append((flags, usage, joints, 0))
         self.arrays["pattern_words"] = np.array(words)
         self.arrays["pattern"] = np.array(records, PATTERN)
 
-        lone = {code for code in t.procedures if code not in t.clusters}
         using = sorted(uses)
         use_index = {code: i + 1 for i, code in enumerate(using)}
-        codes = sorted({*t.procedures, *lone, *using})
+        codes = sorted({*t.procedures, *using})
         self._slots(
             "px_slot",
             codes,
@@ -633,7 +661,9 @@ class _Compiler:
         for name in clusters:
             cluster = t.clusters[name]
             if len(cluster.choices) > 32:
-                raise SourceFormatError(f"cluster {name} has {len(cluster.choices)} choices; expected at most 32")
+                raise SourceFormatError(
+                    f"cluster {name} has {len(cluster.choices)} choices; expected at most 32"
+                )
             suppressed = sum(1 << mdc for mdc in sorted(set(cluster.suppressed_mdcs)) if mdc < N_LISTS)
             all_choices = (1 << len(cluster.choices)) - 1
             records.append((suppressed, all_choices, number[patterns.get(name, frozenset())], 0))
@@ -641,11 +671,17 @@ class _Compiler:
         self._text_array("cluster_name", clusters)
 
     def _slots(
-        self, name: str, codes: Sequence[str], attributes: Sequence[int], groups: Sequence[int], members: Sequence[int]
+        self,
+        name: str,
+        codes: Sequence[str],
+        attributes: Sequence[int],
+        groups: Sequence[int],
+        members: Sequence[int],
     ) -> None:
         """Lay the codes out as an open-addressing table without wrap-around.
 
-        Codes go, in order of their home slot, to the first free slot at or after it; the last slot is empty, so every probe ends.
+        Codes go, in order of their home slot, to the first free slot at or after it; the last slot is empty,
+        so every probe ends.
         """
         if max(attributes, default=0) > 0xFFFF or max(groups, default=0) > 0xFFFF:
             raise SourceFormatError(f"{name}: more than 65,535 distinct attribute rows")
@@ -663,7 +699,7 @@ class _Compiler:
         slots["member"][places] = np.array(members, "<u4")[order]
         self.arrays[name] = slots
 
-    # --- texts --------------------------------------------------------------------------------------------------------------
+    # --- texts ----------------------------------------------------------------------------------------------
 
     def _titles(self) -> None:
         for name, titles in (

@@ -15,6 +15,7 @@ __all__ = [
     "CodesetError",
     "DateOutsideCoverageError",
     "DeadlineExceededError",
+    "GroupingFailedError",
     "InternalError",
     "InvalidDateError",
     "InvalidFieldError",
@@ -79,6 +80,12 @@ class UnknownCodeError(CodesetError, LookupError):
     """A hierarchy question about a code that the release does not contain."""
 
     code = "UNKNOWN_CODE"
+
+
+class GroupingFailedError(CodesetError, RuntimeError):
+    """The grouper's tables have no row for the claim, where the CMS software fails too."""
+
+    code = "GROUPING_FAILED"
 
 
 class InvalidDateError(CodesetError, ValueError):

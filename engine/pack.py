@@ -1,21 +1,25 @@
 """Packs: one immutable release of one thing, as a directory of plain files.
 
-A pack is ``<store>/<system>/<release>/`` with ``.npy`` arrays (any of them opens with ``numpy.load(..., mmap_mode="r")``),
+A pack is ``<store>/<system>/<release>/`` with ``.npy`` arrays (any of them opens with ``numpy.load(...,
+mmap_mode="r")``),
 ``.marisa`` tries and ``manifest.json``. There is no container format of our own.
 
 Contract
 --------
-* ``write_pack`` writes to a temporary sibling, syncs it, and renames it into place: a reader sees a whole pack or none. A
-  published pack is never edited. A file whose content another release of the same system already has is a hard link to it.
-* ``open_pack`` reads the manifest, then **verifies every file against its checksum before anything of it is used**, and only
-  then maps arrays and tries. A marisa trie mapped from a damaged file can crash the process or answer wrongly, so
-  nothing here hands out an unverified file. What a checksum cannot tell (that indices inside the arrays stay in bounds) is
-  checked by the reader of each kind of pack when it opens the arrays.
+* ``write_pack`` writes to a temporary sibling, syncs it, and renames it into place: a reader sees a whole
+  pack or none. A
+  published pack is never edited. A file whose content another release of the same system already has is a
+  hard link to it.
+* ``open_pack`` reads the manifest, then **verifies every file against its checksum before anything of it is
+  used**, and only
+  then maps arrays and tries. A marisa trie mapped from a damaged file can crash the process or answer
+  wrongly, so nothing here hands out an unverified file. What a checksum cannot tell (that indices inside the
+  arrays stay in bounds) is checked by the reader of each kind of pack when it opens the arrays.
 * The checksum guards against damage, not against somebody who rewrites manifest and files together.
 
-Verification opens every file once, maps it, and hashes the very mapping that is handed out, so a file replaced between
-verification and use is not a hole. Truncating a mapped file in place is outside what user space can defend against:
-packs are replaced, never modified.
+Verification opens every file once, maps it, and hashes the very mapping that is handed out, so a file
+replaced between verification and use is not a hole. Truncating a mapped file in place is outside what user
+space can defend against: packs are replaced, never modified.
 """
 
 from __future__ import annotations
@@ -61,7 +65,8 @@ _TEMPORARY = ".tmp-"
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a pack. ``dtype`` and ``shape`` are of the array; None for a trie. ``xxh3_128`` is of the whole file."""
+    """One file of a pack. ``dtype`` and ``shape`` are of the array; None for a trie. ``xxh3_128`` is of the
+    whole file."""
 
     size: int
     xxh3_128: str
@@ -73,7 +78,8 @@ class FileEntry:
 class Manifest:
     """What ``manifest.json`` says.
 
-    ``effective_from`` and ``effective_to`` (CCYYMMDD, inclusive) are the dates the release answers for. ``kind`` names the reader:
+    ``effective_from`` and ``effective_to`` (CCYYMMDD, inclusive) are the dates the release answers for.
+    ``kind`` names the reader:
     ``codes`` (a code system) or ``msdrg``. ``facts`` are figures and origins specific to the system.
     """
 
@@ -115,7 +121,9 @@ class Pack:
         file = f"{name}.npy"
         array = _array(self.path, file, self._buffer(file))
         if (dtype is not None and array.dtype != np.dtype(dtype)) or array.ndim != ndim:
-            raise _corrupt(self.path, file, f"dtype {array.dtype}, {array.ndim} axes; expected {dtype}, {ndim}")
+            raise _corrupt(
+                self.path, file, f"dtype {array.dtype}, {array.ndim} axes; expected {dtype}, {ndim}"
+            )
         return array
 
     def buffer(self, file: str) -> memoryview:
@@ -136,8 +144,8 @@ class Pack:
 def default_store() -> Path:
     """Return the directory packs are kept in when the caller names none.
 
-    ``$CODESET_ENGINE_PACKS`` if set; else, in a virtual environment, ``share/codeset-engine/packs`` inside it (each environment
-    has the packs its own version built); else the user's data directory.
+    ``$CODESET_ENGINE_PACKS`` if set; else, in a virtual environment, ``share/codeset-engine/packs`` inside it
+    (each environment has the packs its own version built); else the user's data directory.
     """
     configured = os.environ.get("CODESET_ENGINE_PACKS")
     if configured:
@@ -166,7 +174,8 @@ def write_pack(
     ``arrays`` become ``<name>.npy``, ``tries`` (name to the bytes of a saved marisa trie) ``<name>.marisa``.
 
     Raises PackExistsError if the release is already there and ``replace`` is false. With ``replace`` the new
-    directory takes the place of the old one in two renames; a process that has the old one open keeps its mapping.
+    directory takes the place of the old one in two renames; a process that has the old one open keeps its
+    mapping.
     """
     final = store / system / release
     if final.exists() and not replace:
@@ -182,7 +191,9 @@ def write_pack(
         files: dict[str, FileEntry] = {}
         for name, array in sorted(arrays.items()):
             if array.dtype.hasobject or array.dtype.newbyteorder("<") != array.dtype:
-                raise TypeError(f"array {name!r} has dtype {array.dtype}; packs hold little-endian plain data")
+                raise TypeError(
+                    f"array {name!r} has dtype {array.dtype}; packs hold little-endian plain data"
+                )
             file = temporary / f"{name}.npy"
             with file.open("xb") as out:
                 np.save(out, np.ascontiguousarray(array), allow_pickle=False)
@@ -233,7 +244,7 @@ def read_manifest(path: Path) -> Manifest:
         if path.is_dir():
             raise _corrupt(path, MANIFEST, "it is missing") from None
         raise PackNotFoundError(
-            f"no pack at {path}. `codeset-engine list` shows what is there, `codeset-engine build` makes more."
+            f"no pack at {path}. `codeset-engine list` shows what there is, `codeset-engine build` makes more."
         ) from None
     except OSError as error:
         raise _corrupt(path, MANIFEST, f"it cannot be read ({error.strerror})") from None
@@ -247,8 +258,8 @@ def read_manifest(path: Path) -> Manifest:
             )
         if document["byte_order"] != "little" or sys.byteorder != "little":
             raise PackIncompatibleError(
-                f"{path} holds {document['byte_order']}-endian arrays, this machine is {sys.byteorder}-endian. "
-                "The engine runs on little-endian machines only."
+                f"{path} holds {document['byte_order']}-endian arrays, this machine is "
+                f"{sys.byteorder}-endian. The engine runs on little-endian machines only."
             )
         if checksum != _document_checksum(document):
             raise _corrupt(path, MANIFEST, "its checksum is not that of its content")
@@ -277,7 +288,8 @@ def open_pack(path: Path) -> Pack:
 
 
 def verify_pack(path: Path) -> list[PackCorruptError]:
-    """Check every file of the pack and return all that is wrong, not only the first. Unlisted files count as wrong.
+    """Check every file of the pack and return all that is wrong, not only the first. Unlisted files count as
+    wrong.
 
     Raises PackNotFoundError or PackIncompatibleError when there is no pack to check.
     """
@@ -291,8 +303,8 @@ def verify_pack(path: Path) -> list[PackCorruptError]:
             _map(path, name, entry)
         except PackCorruptError as error:
             findings.append(error)
-    for extra in sorted(p.name for p in path.iterdir() if p.name != MANIFEST and p.name not in manifest.files):
-        findings.append(_corrupt(path, extra, "the manifest does not list it"))
+    extra = {file.name for file in path.iterdir()} - {MANIFEST, *manifest.files}
+    findings.extend(_corrupt(path, name, "the manifest does not list it") for name in sorted(extra))
     return findings
 
 
@@ -310,8 +322,9 @@ def iter_manifests(store: Path) -> Iterator[tuple[Path, Manifest | PackCorruptEr
 
 def _corrupt(path: Path, file: str, what: str) -> PackCorruptError:
     return PackCorruptError(
-        f"pack {path.parent.name}/{path.name}: {file}: {what}. Nothing of this pack was used. Rebuild it with "
-        f"`codeset-engine build {path.parent.name}/{path.name} --force` or restore {path / file} from a good copy."
+        f"pack {path.parent.name}/{path.name}: {file}: {what}. Nothing of this pack was used. Rebuild it "
+        f"with `codeset-engine build {path.parent.name}/{path.name} --force` or restore {path / file} from a "
+        "good copy."
     )
 
 
@@ -340,7 +353,9 @@ def _array(path: Path, name: str, buffer: mmap.mmap) -> npt.NDArray[Any]:
     try:
         stream = _Header(buffer)
         version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
+            version
+        ]
         shape, fortran, dtype = read(stream)
         if fortran and len(shape) > 1:
             raise ValueError("column-major")
@@ -357,7 +372,7 @@ class _Header:
         self._buffer = buffer
         self.position = 0
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int = -1, /) -> bytes:
         data = self._buffer[self.position : self.position + count]
         self.position += len(data)
         return data
@@ -376,7 +391,8 @@ def _known_files(system: Path) -> dict[tuple[int, str], Path]:
 def _seal(
     file: Path, known: dict[tuple[int, str], Path], dtype: Any, shape: tuple[int, ...] | None
 ) -> FileEntry:
-    """Checksum a written file, put it on the disk, and make it a link if a published pack has the same content."""
+    """Checksum a written file, put it on the disk, and make it a link if a published pack has the same
+    content."""
     data = file.read_bytes()
     entry = FileEntry(len(data), xxhash.xxh3_128_hexdigest(data), dtype, shape)
     twin = known.get((entry.size, entry.xxh3_128))

@@ -1,8 +1,8 @@
 """What an importer hands over: plain tables, before they are compiled into a pack.
 
-Importers (``codesets/``) fill these; compilers (``engine.compile_codes``, ``engine.compile_msdrg``) turn them into the
-arrays the core reads. Neither side knows the other's files. Dates are integers CCYYMMDD; ``OPEN_END`` means "no last date
-known".
+Importers (``codesets/``) fill these; compilers (``engine.compile_codes``, ``engine.compile_msdrg``) turn them
+into the arrays the core reads. Neither side knows the other's files. Dates are integers CCYYMMDD;
+``OPEN_END`` means "no last date known".
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ OPEN_END = 99991231
 class Source:
     """Where a table came from. Written into the manifest as it is.
 
-    ``wheel`` and ``version`` name the pinned distribution (empty for a file given by path), ``sha256`` is the digest of the
-    wheel or file, ``file`` the path inside the wheel or the file's own name, ``release`` what the file itself says it is,
+    ``wheel`` and ``version`` name the pinned distribution (empty for a file given by path), ``sha256`` is the
+    digest of the wheel or file, ``file`` the path inside the wheel or the file's own name, ``release`` what
+    the file itself says it is,
     ``provides`` what was taken from it ("membership", "titles", "hierarchy", "notes", …).
     """
 
@@ -54,11 +55,14 @@ class Spell(NamedTuple):
 
 
 class Node(NamedTuple):
-    """One node of the release's tree. Nodes are listed in pre-order: a parent before its children, subtrees unbroken.
+    """One node of the release's tree. Nodes are listed in pre-order: a parent before its children, subtrees
+    unbroken.
 
-    ``kind`` is one of ``engine.compile_codes.KINDS``. ``code`` is as the book prints it, with its dot ("A00.0", "A00-A09", "1").
-    ``parent`` is the index of the parent in the list, -1 for a root. ``billable`` says that the code is complete: it may be
-    reported without a further character. Empty strings stand for titles the sources do not have.
+    ``kind`` is one of ``engine.compile_codes.KINDS``. ``code`` is as the book prints it, with its dot
+    ("A00.0", "A00-A09", "1").
+    ``parent`` is the index of the parent in the list, -1 for a root. ``billable`` says that the code is
+    complete: it may be reported without a further character. Empty strings stand for titles the sources do
+    not have.
     """
 
     kind: str
@@ -72,8 +76,8 @@ class Node(NamedTuple):
 class Note(NamedTuple):
     """One instructional note, at the node where the book prints it (inheritance is derived, not stored).
 
-    ``kind``: one of ``engine.compile_codes.NOTE_KINDS``. Order within a node is the book's. For ``seventh_character`` the text is the
-    character, a TAB, and its meaning.
+    ``kind``: one of ``engine.compile_codes.NOTE_KINDS``. Order within a node is the book's. For
+    ``seventh_character`` the text is the character, a TAB, and its meaning.
     """
 
     node: int
@@ -93,10 +97,11 @@ class Replacement(NamedTuple):
 class CodeSystemTables:
     """One release of one code system.
 
-    ``effective_from``/``effective_to`` are the first and last date this release answers for. ``spells`` hold the whole dated
-    history the source knows, so that a release can tell an expired code from one that never was, and a code
-    that is still to come; they are not limited to the release. ``nodes`` are the release's own tree. ``facts`` are further
-    manifest entries ("hierarchy_from", "codes_without_title", …), JSON values only.
+    ``effective_from``/``effective_to`` are the first and last date this release answers for. ``spells`` hold
+    the whole dated history the source knows, so that a release can tell an expired code from one that never
+    was, and a code that is still to come; they are not limited to the release. ``nodes`` are the release's
+    own tree. ``facts`` are further manifest entries ("hierarchy_from", "codes_without_title", …), JSON values
+    only.
     """
 
     system: str
@@ -108,7 +113,8 @@ class CodeSystemTables:
     notes: list[Note] = field(default_factory=list)
     replacements: list[Replacement] = field(default_factory=list)
     axes: dict[str, dict[str, str]] = field(default_factory=dict)
-    """ICD-10-PCS only: label of each axis value, keyed by axis context and character; see ``codesets.icd10pcs``."""
+    """ICD-10-PCS only: label of each axis value, keyed by axis context and character; see
+    ``codesets.icd10pcs``."""
     sources: list[Source] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
 
@@ -116,9 +122,9 @@ class CodeSystemTables:
 class Formula(NamedTuple):
     """One row of a formula list: the first row, by ``rank``, whose ``text`` is true wins.
 
-    ``drg`` 0 with a ``reroute`` sends the claim to the list of that MDC number (29: operating-room procedure unrelated to the principal
-    diagnosis). ``med_surg`` is MEDICAL, SURGICAL or NA. A secondary diagnosis that has one of the ``suppression`` names does not count
-    towards the severity this row sees.
+    ``drg`` 0 with a ``reroute`` sends the claim to the list of that MDC number (29: operating-room procedure
+    unrelated to the principal diagnosis). ``med_surg`` is MEDICAL, SURGICAL or NA. A secondary diagnosis that
+    has one of the ``suppression`` names does not count towards the severity this row sees.
     """
 
     rank: int
@@ -131,7 +137,8 @@ class Formula(NamedTuple):
 
 
 class DiagnosisAttributes(NamedTuple):
-    """What the grouper knows about a diagnosis code: MDC, severity (MCC, CC or NCC) and three sets of names."""
+    """What the grouper knows about a diagnosis code: MDC, severity (MCC, CC or NCC) and three sets of
+    names."""
 
     mdc: int
     severity: str
@@ -141,7 +148,8 @@ class DiagnosisAttributes(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """Procedures that count as one when a claim has a code of every choice; ``suppressed_mdcs`` are the lists their own names leave."""
+    """Procedures that count as one when a claim has a code of every choice; ``suppressed_mdcs`` are the lists
+    their own names leave."""
 
     suppressed_mdcs: tuple[int, ...]
     choices: tuple[tuple[str, ...], ...]
@@ -151,8 +159,9 @@ class Cluster(NamedTuple):
 class MsdrgTables:
     """The tables of one MS-DRG grouper version, whichever file they came from.
 
-    ``procedures`` holds the names of procedure codes and of the clusters' pseudo codes. ``exclusions`` maps a principal diagnosis to the id of
-    the group of secondary diagnoses it excludes as CC or MCC; the ids mean nothing beyond these tables.
+    ``procedures`` holds the names of procedure codes and of the clusters' pseudo codes. ``exclusions`` maps a
+    principal diagnosis to the id of the group of secondary diagnoses it excludes as CC or MCC; the ids mean
+    nothing beyond these tables.
     """
 
     version: str

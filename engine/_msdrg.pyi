@@ -1,0 +1,39 @@
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import CodesetError
+from .pack import Pack
+
+DETAIL: int
+CODE_ORDER: int
+NO_AFFECT: int
+SEXES: Mapping[Any, int]
+HOSPITAL_STATUSES: Mapping[Any, int]
+DISCHARGE_STATUSES: frozenset[int]
+GROUPING_DTYPE: np.dtype[Any]
+RESULT_DTYPE: np.dtype[Any]
+DIAGNOSIS_DTYPE: np.dtype[Any]
+PROCEDURE_DTYPE: np.dtype[Any]
+
+class Grouper:
+    def __init__(self, pack: Pack) -> None: ...
+    @property
+    def pack(self) -> Pack: ...
+    @property
+    def version(self) -> str: ...
+
+class ClaimBatch:
+    def __init__(self, claims: Iterable[Any], resolve: Callable[[str, int], int]) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def claims(self) -> Sequence[Any]: ...
+    @property
+    def errors(self) -> dict[int, CodesetError]: ...
+    def grouper(self, index: int) -> int: ...
+
+def run(
+    batch: ClaimBatch, groupers: list[Grouper], options: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.uint32]]: ...
