@@ -19,15 +19,27 @@ from .._pb.codeset.v1.catalog_pb2 import Release, Source
 from .._pb.codeset.v1.error_pb2 import ItemError
 from .._pb.codeset.v1.grouping_pb2 import (
     AdmitDiagnosisFlag,
+    AffectFlags,
+    AffectsDrg,
+    DiagnosisResult,
+    DrgDetail,
+    DrgOptions,
     DrgResult,
     Grouping,
+    Hac,
+    HacCriteria,
     HacStatus,
+    HacUsage,
     HospitalStatus,
     InpatientClaim,
     MedSurg,
+    PoaError,
+    ProcedureResult,
     ReturnCode,
     Severity,
+    SeverityUsage,
     Sex,
+    TieBreaker,
 )
 from .._pb.codeset.v1.terminology_pb2 import (
     Axis,
@@ -42,7 +54,7 @@ from .._pb.codeset.v1.terminology_pb2 import (
 )
 from ._channel import DEFAULT_TARGET
 from ._errors import raise_for_error
-from ._messages import ClaimLike, CodeLike, to_dict
+from ._messages import ClaimLike, CodeLike, OptionsLike, to_dict
 from ._requests import Subsumption
 from .aio import AsyncClient
 from .sync import Client
@@ -50,6 +62,8 @@ from .sync import Client
 __all__ = [
     "DEFAULT_TARGET",
     "AdmitDiagnosisFlag",
+    "AffectFlags",
+    "AffectsDrg",
     "AsyncClient",
     "Axis",
     "ClaimLike",
@@ -59,9 +73,15 @@ __all__ = [
     "CodeToValidate",
     "CodeValidation",
     "Concept",
+    "DiagnosisResult",
+    "DrgDetail",
+    "DrgOptions",
     "DrgResult",
     "Grouping",
+    "Hac",
+    "HacCriteria",
     "HacStatus",
+    "HacUsage",
     "HospitalStatus",
     "InpatientClaim",
     "ItemError",
@@ -70,12 +90,17 @@ __all__ = [
     "NodeKind",
     "Note",
     "NoteKind",
+    "OptionsLike",
+    "PoaError",
+    "ProcedureResult",
     "Release",
     "ReturnCode",
     "Severity",
+    "SeverityUsage",
     "Sex",
     "Source",
     "Subsumption",
+    "TieBreaker",
     "raise_for_error",
     "to_dict",
 ]

@@ -6,6 +6,7 @@ proto, the shape of the reference claims and of the CLI's NDJSON.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -26,11 +27,18 @@ __all__ = [
     "drg_chunks",
     "fill_error",
     "kind_number",
+    "options_message",
     "to_dict",
 ]
 
-ClaimLike = grouping_pb2.InpatientClaim | Mapping[str, Any]
-"""A claim: the message, or a mapping with its field names; values that are None count as absent."""
+ClaimLike = grouping_pb2.InpatientClaim | Mapping[str, Any] | Any
+"""A claim: the message, a mapping with its field names, or a dataclass with them (``engine.InpatientClaim``).
+
+Values that are None count as absent. Enumerations may be given by number, full name or name without prefix.
+"""
+
+OptionsLike = grouping_pb2.DrgOptions | Mapping[str, Any]
+"""Options of the grouper: the message, or a mapping with its field names (``{"detail": "DRG"}``)."""
 
 CodeLike = str | terminology_pb2.CodeToValidate | Mapping[str, Any]
 """A code to validate: the code alone, or with a system, release or date of its own."""
@@ -101,6 +109,9 @@ def _add_claim(
     if isinstance(claim, grouping_pb2.InpatientClaim):
         claims.append(claim)
         return claim
+    if dataclasses.is_dataclass(claim) and not isinstance(claim, type):
+        # The claim class of the engine in process, which is not imported here.
+        claim = {field.name: getattr(claim, field.name) for field in dataclasses.fields(claim)}
     if not isinstance(claim, Mapping):
         raise InvalidFieldError(
             f"a claim: expected an InpatientClaim or a mapping with its field names, got "
@@ -178,7 +189,30 @@ class Chunk(NamedTuple):
     errors: dict[int, Any]
 
 
-def drg_chunks(claims: Iterable[ClaimLike], items: int, size: int) -> Iterator[Chunk]:
+def options_message(options: OptionsLike | None) -> grouping_pb2.DrgOptions | None:
+    """Return ``options`` as a message. Raises InvalidFieldError, naming the first field that is wrong."""
+    if options is None or isinstance(options, grouping_pb2.DrgOptions):
+        return options
+    if not isinstance(options, Mapping):
+        raise InvalidFieldError(
+            f"options: expected DrgOptions or a mapping with its field names, got {type(options).__name__}",
+            field="options",
+        )
+    fields = grouping_pb2.DrgOptions.DESCRIPTOR.fields_by_name
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in fields:
+            raise InvalidFieldError(
+                f"{name}: not an option of the grouper. The options are {', '.join(fields)}.", field=str(name)
+            )
+        if value is not None:
+            values[name] = _enum(fields[name].enum_type, name, value)
+    return grouping_pb2.DrgOptions(**values)
+
+
+def drg_chunks(
+    claims: Iterable[ClaimLike], items: int, size: int, options: grouping_pb2.DrgOptions | None
+) -> Iterator[Chunk]:
     """Cut ``claims`` into requests of at most ``items`` claims and about ``size`` bytes, in order.
 
     A claim that cannot be encoded becomes a result with an ``error`` in its place. A single claim of
@@ -188,7 +222,7 @@ def drg_chunks(claims: Iterable[ClaimLike], items: int, size: int) -> Iterator[C
         raise InvalidFieldError(
             f"claims: expected an iterable of claims, got {type(claims).__name__}", field="claims"
         )
-    request, count, length = grouping_pb2.BatchGroupDrgRequest(), 0, 0
+    request, count, length = grouping_pb2.BatchGroupDrgRequest(options=options), 0, 0
     errors: dict[int, grouping_pb2.DrgResult] = {}
     for claim in claims:
         try:
@@ -196,7 +230,9 @@ def drg_chunks(claims: Iterable[ClaimLike], items: int, size: int) -> Iterator[C
             length += _add_claim(request.claims, claim).ByteSize() + 4
         except InvalidFieldError as error:
             result = grouping_pb2.DrgResult()
-            identifier = claim.get("claim_id") if isinstance(claim, Mapping) else None
+            identifier = (
+                claim.get("claim_id") if isinstance(claim, Mapping) else getattr(claim, "claim_id", None)
+            )
             if isinstance(identifier, str) and error.field != "claim_id":
                 result.claim_id = identifier
             fill_error(result.error, error)
@@ -204,7 +240,7 @@ def drg_chunks(claims: Iterable[ClaimLike], items: int, size: int) -> Iterator[C
         count += 1
         if count >= items or length >= size:
             yield Chunk(request, count, errors)
-            request, count, length, errors = grouping_pb2.BatchGroupDrgRequest(), 0, 0, {}
+            request, count, length, errors = grouping_pb2.BatchGroupDrgRequest(options=options), 0, 0, {}
     if count:
         yield Chunk(request, count, errors)
 

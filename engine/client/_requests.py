@@ -135,7 +135,9 @@ DRG = Batch(
     "BatchGroupDrg",
     lambda request: request.claims,
     lambda response: response.results,
-    lambda _, claims: grouping_pb2.BatchGroupDrgRequest(claims=claims),
+    lambda request, claims: grouping_pb2.BatchGroupDrgRequest(
+        claims=claims, options=request.options if request.HasField("options") else None
+    ),
     _drg_failed,
 )
 

@@ -16,7 +16,18 @@ from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailabl
 from ..rpc import SERVICES, methods
 from ._channel import BATCH_TIMEOUT, CHUNK_BYTES, CHUNK_ITEMS, DEFAULT_TARGET, IN_FLIGHT, TIMEOUT, options
 from ._errors import error_of
-from ._messages import Chunk, ClaimLike, CodeLike, Date, claim_message, code_chunks, date_number, drg_chunks
+from ._messages import (
+    Chunk,
+    ClaimLike,
+    CodeLike,
+    Date,
+    OptionsLike,
+    claim_message,
+    code_chunks,
+    date_number,
+    drg_chunks,
+    options_message,
+)
 from ._requests import (
     DRG,
     VALIDATION,
@@ -182,26 +193,37 @@ class AsyncClient:
         response: terminology_pb2.SubsumesResponse = await self._call("Subsumes", request, timeout)
         return subsumption(response)
 
-    async def group_drg(self, claim: ClaimLike, *, timeout: float | None = None) -> grouping_pb2.DrgResult:
+    async def group_drg(
+        self, claim: ClaimLike, *, options: OptionsLike | None = None, timeout: float | None = None
+    ) -> grouping_pb2.DrgResult:
         """As ``Client.group_drg``."""
-        request = grouping_pb2.GroupDrgRequest(claim=claim_message(claim))
+        request = grouping_pb2.GroupDrgRequest(claim=claim_message(claim), options=options_message(options))
         response: grouping_pb2.GroupDrgResponse = await self._call("GroupDrg", request, timeout)
         return response.result
 
     async def group_drg_many(
-        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], *, timeout: float | None = None
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        options: OptionsLike | None = None,
+        timeout: float | None = None,
     ) -> list[grouping_pb2.DrgResult]:
         """As ``Client.group_drg_many``; also takes an asynchronous iterable."""
-        return [result async for result in self.iter_drg(claims, timeout=timeout)]
+        return [result async for result in self.iter_drg(claims, options=options, timeout=timeout)]
 
     def iter_drg(
-        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], *, timeout: float | None = None
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        options: OptionsLike | None = None,
+        timeout: float | None = None,
     ) -> AsyncIterator[grouping_pb2.DrgResult]:
         """As ``Client.iter_drg``; also takes an asynchronous iterable."""
+        wanted = options_message(options)
         if isinstance(claims, AsyncIterable):
-            chunks = _drg_chunks(claims, self._chunk_items, self._chunk_bytes)
+            chunks = _drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted)
         else:
-            chunks = _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes))
+            chunks = _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
         return self._batches(DRG, chunks, timeout)
 
     async def releases(
@@ -338,14 +360,16 @@ async def _each(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
         yield chunk
 
 
-async def _drg_chunks(claims: AsyncIterable[ClaimLike], items: int, size: int) -> AsyncIterator[Chunk]:
+async def _drg_chunks(
+    claims: AsyncIterable[ClaimLike], items: int, size: int, wanted: grouping_pb2.DrgOptions | None
+) -> AsyncIterator[Chunk]:
     """Collect claims as they come until a request is full, then cut as ``drg_chunks`` does."""
     pending: list[ClaimLike] = []
     async for claim in claims:
         pending.append(claim)
         if len(pending) >= items:
-            for chunk in drg_chunks(pending, items, size):
+            for chunk in drg_chunks(pending, items, size, wanted):
                 yield chunk
             pending = []
-    for chunk in drg_chunks(pending, items, size):
+    for chunk in drg_chunks(pending, items, size, wanted):
         yield chunk

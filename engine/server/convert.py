@@ -5,28 +5,34 @@ Field by field and by hand: a batch has tens of thousands of them.
 
 from __future__ import annotations
 
+import enum
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import json_format
 
 from .._pb.codeset.v1 import catalog_pb2, error_pb2, grouping_pb2, terminology_pb2
+from ..drg import AffectFlags, Detail, GroupingOptions, TieBreaker
 from ..errors import CodesetError, InvalidFieldError
 
 if TYPE_CHECKING:
     from ..codes import Axis, CodeInfo, NoteInfo, Validation
+    from ..drg import DiagnosisResult, DrgResult, Grouping, ProcedureResult
     from ..library import ReleaseInfo
 
 __all__ = [
+    "DrgMessages",
     "axis_message",
     "concept_message",
-    "fill_drg_result",
     "fill_error",
+    "grouping_options",
     "kind_name",
     "note_message",
     "release_message",
     "validation_message",
 ]
+
+_Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
 _NODE_KINDS = {
     value.name.removeprefix("NODE_KIND_").lower(): value.number
@@ -130,24 +136,77 @@ def fill_error(target: error_pb2.ItemError, error: CodesetError) -> None:
     target.code, target.message, target.field = error.code, str(error), error.field
 
 
-def fill_drg_result(target: grouping_pb2.DrgResult, result: Any) -> None:
-    """Fill ``target`` from a grouping result that has no error."""
-    target.claim_id = result.claim_id
-    target.version = result.version
-    _fill_grouping(target.initial_grouping, result.initial_grouping)
-    _fill_grouping(target.final_grouping, result.final_grouping)
-    target.hac_status = int(result.hac_status)  # type: ignore[assignment]
-    target.hac_categories = result.hac_categories
-    target.admit_diagnosis_flag = int(result.admit_diagnosis_flag)  # type: ignore[assignment]
+def grouping_options(options: grouping_pb2.DrgOptions) -> GroupingOptions:
+    """Convert the options of the grouper.
+
+    Raises InvalidFieldError for a number that an enumeration does not have.
+    """
+    return GroupingOptions(
+        _member(TieBreaker, options.tie_breaker, "tie_breaker"),
+        _member(AffectFlags, options.affect_flags, "affect_flags"),
+        _member(Detail, options.detail, "detail"),
+    )
 
 
-def _fill_grouping(target: grouping_pb2.Grouping, grouping: Any) -> None:
-    target.mdc = grouping.mdc
-    target.drg = grouping.drg
-    target.base_drg = grouping.base_drg
-    target.med_surg = int(grouping.med_surg)  # type: ignore[assignment]
-    target.severity = int(grouping.severity)  # type: ignore[assignment]
-    target.sdx_severity = int(grouping.sdx_severity)  # type: ignore[assignment]
-    target.return_code = int(grouping.return_code)  # type: ignore[assignment]
-    target.mdc_title = grouping.mdc_title
-    target.drg_title = grouping.drg_title
+def _member(kind: type[_Enum], number: int, field: str) -> _Enum:
+    try:
+        return kind(number)
+    except ValueError:
+        names = ", ".join(f"{member.value} ({member.name})" for member in kind)
+        raise InvalidFieldError(f"{field}: expected one of {names}, got {number}", field=field) from None
+
+
+class DrgMessages:
+    """Converts grouping results of one request.
+
+    Groupings repeat within a batch, so each is converted once.
+    """
+
+    def __init__(self) -> None:
+        self._groupings: dict[Grouping | None, grouping_pb2.Grouping] = {}
+
+    def message(self, result: DrgResult) -> grouping_pb2.DrgResult:
+        """Convert a result that has no error."""
+        return grouping_pb2.DrgResult(
+            claim_id=result.claim_id,
+            version=result.version,
+            initial_grouping=self._grouping(result.initial_grouping),
+            final_grouping=self._grouping(result.final_grouping),
+            hac_status=result.hac_status,  # type: ignore[arg-type]
+            hac_categories=result.hac_categories,
+            admit_diagnosis_flag=result.admit_diagnosis_flag,  # type: ignore[arg-type]
+            diagnoses=[_diagnosis(found) for found in result.diagnoses],
+            procedures=[_procedure(found) for found in result.procedures],
+        )
+
+    def _grouping(self, grouping: Grouping | None) -> grouping_pb2.Grouping | None:
+        message = self._groupings.get(grouping)
+        if message is None and grouping is not None:
+            # Enumerations have the numbers of the proto; the field names are the proto's too.
+            message = grouping_pb2.Grouping(**grouping._asdict())
+            self._groupings[grouping] = message
+        return message
+
+
+def _diagnosis(found: DiagnosisResult) -> grouping_pb2.DiagnosisResult:
+    message = grouping_pb2.DiagnosisResult(
+        code=found.code,
+        recognized=found.recognized,
+        initial_severity=found.initial_severity,  # type: ignore[arg-type]
+        final_severity=found.final_severity,  # type: ignore[arg-type]
+        affects_drg=found.affects_drg,  # type: ignore[arg-type]
+        poa_error=found.poa_error,  # type: ignore[arg-type]
+    )
+    for hac in found.hacs:
+        message.hacs.add(name=hac.name, status=hac.status)  # type: ignore[arg-type]
+    return message
+
+
+def _procedure(found: ProcedureResult) -> grouping_pb2.ProcedureResult:
+    return grouping_pb2.ProcedureResult(
+        code=found.code,
+        recognized=found.recognized,
+        operating_room=found.operating_room,
+        affects_drg=found.affects_drg,  # type: ignore[arg-type]
+        hac_usage=found.hac_usage,
+    )

@@ -14,10 +14,11 @@ from ..errors import BatchTooLargeError, CodesetError, InvalidFieldError
 from .calls import Facts, public_error
 from .config import ServerConfig
 from .convert import (
+    DrgMessages,
     axis_message,
     concept_message,
-    fill_drg_result,
     fill_error,
+    grouping_options,
     kind_name,
     note_message,
     release_message,
@@ -168,13 +169,11 @@ class Services:
             raise InvalidFieldError(
                 "claim: expected an inpatient claim, got a request without one", field="claim"
             )
-        result = self.library.group_drg(request.claim)
+        result = self.library.group_drg(request.claim, grouping_options(request.options))
         if result.error is not None:
             raise result.error
         facts.releases = f"msdrg/{result.version}"
-        response = grouping_pb2.GroupDrgResponse()
-        fill_drg_result(response.result, result)
-        return response
+        return grouping_pb2.GroupDrgResponse(result=DrgMessages().message(result))
 
     def batch_group_drg(
         self, request: grouping_pb2.BatchGroupDrgRequest, facts: Facts
@@ -183,16 +182,16 @@ class Services:
         claims = request.claims
         self._check_size(len(claims), facts)
         response = grouping_pb2.BatchGroupDrgResponse()
-        add = response.results.add
+        messages = DrgMessages()
+        add = response.results.append
         versions = set()
-        for result in self.library.group_drg_many(claims):
-            answer = add()
+        for result in self.library.group_drg_many(claims, grouping_options(request.options)):
             if result.error is None:
-                fill_drg_result(answer, result)
+                add(messages.message(result))
                 versions.add(result.version)
             else:
                 facts.errors += 1
-                answer.claim_id = result.claim_id
+                answer = response.results.add(claim_id=result.claim_id, version=result.version)
                 fill_error(answer.error, public_error(result.error))
         facts.releases = ",".join(f"msdrg/{version}" for version in sorted(versions))
         return response
