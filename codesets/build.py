@@ -1,8 +1,8 @@
 """Build packs: fetch the pinned sources, import, compile, publish.
 
-One subprocess per code system, two at a time: importing is plain Python and would share one core otherwise, and within a system the releases share
-their sources and, in the store, their equal files. Wheels are fetched before, here, so that a subprocess never needs the network.
-"""
+One subprocess per code system, two at a time: importing is plain Python and would share one core otherwise,
+and within a system the releases share their sources and, in the store, their equal files. Wheels are fetched
+before, here, so that a subprocess never needs the network."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _FETCHES = 3
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Progress. ``fetch``: ``name`` is a requirement, ``done`` of ``total`` bytes have arrived. ``build``: ``name`` is a target's id,
-    ``done`` of ``total`` packs of the run are finished; ``step`` says what begins ("import", "compile", "write") or
-    that it is finished ("done")."""
+    """Progress. ``fetch``: ``name`` is a requirement, ``done`` of ``total`` bytes have arrived. ``build``:
+    ``name`` is a target's id, ``done`` of ``total`` packs of the run are finished; ``step`` says what begins
+    ("import", "compile", "write") or that it is finished ("done")."""
 
     stage: Literal["fetch", "build"]
     name: str
@@ -51,7 +51,8 @@ Progress = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class BuiltPack:
-    """One target of a run: where its pack is, whether this run made it, and how long that took (seconds, 0 if it did not)."""
+    """One target of a run: where its pack is, whether this run made it, and how long that took (seconds, 0 if
+    it did not)."""
 
     target: Target
     path: Path
@@ -72,13 +73,13 @@ def build(
 ) -> list[BuiltPack]:
     """Build the packs of ``targets`` into ``store`` and return them in order.
 
-    ``store`` defaults to ``engine.pack.default_store()``, ``cache`` (of wheels) to ``fetch.default_cache()``. A pack that is there already is left alone
-    (``built`` false); with ``only_missing`` false it is an error, with ``replace`` it is made anew. ``offline``: use the cache only.
-    ``workers``: subprocesses at a time; 1 builds everything in this process. ``progress`` is called from several threads, never at the same time.
+    ``store`` defaults to ``engine.pack.default_store()``, ``cache`` (of wheels) to ``fetch.default_cache()``.
+    A pack that is there already is left alone (``built`` false); with ``only_missing`` false it is an error,
+    with ``replace`` it is made anew. ``offline``: use the cache only. ``workers``: subprocesses at a time; 1
+    builds everything in this process. ``progress`` is called from several threads, never at the same time.
 
-    Raises SourceUnavailableError, SourceDigestError, SourceFormatError, PackExistsError; PackCorruptError or PackIncompatibleError
-    for a pack in the way that cannot be read. Packs finished before the error stay.
-    """
+    Raises SourceUnavailableError, SourceDigestError, SourceFormatError, PackExistsError; PackCorruptError or
+    PackIncompatibleError for a pack in the way that cannot be read. Packs finished before the error stay."""
     chosen = list(dict.fromkeys(targets))
     store = pack.default_store() if store is None else store
     missing = [target for target in chosen if replace or not _is_there(target, store, only_missing)]
@@ -105,7 +106,9 @@ def build(
     else:
         _build_apart(list(jobs.values()), store, root, replace, workers, count, seconds)
     return [
-        BuiltPack(target, store / target.system / target.release, target.id in seconds, seconds.get(target.id, 0.0))
+        BuiltPack(
+            target, store / target.system / target.release, target.id in seconds, seconds.get(target.id, 0.0)
+        )
         for target in chosen
     ]
 
@@ -141,7 +144,8 @@ def _is_there(target: Target, store: Path, only_missing: bool) -> bool:
         return False
     if not only_missing:
         raise PackExistsError(
-            f"{target.id} already exists in {store}. A pack is never edited: build with --force to put a new one in its place."
+            f"{target.id} already exists in {store}. A pack is never edited: "
+            "build with --force to put a new one in its place."
         )
     pack.read_manifest(directory)
     return True
@@ -190,11 +194,10 @@ def _build_here(
 ) -> Iterator[tuple[Target, float]]:
     """Build the targets of one system in this process, yielding each with the seconds it took."""
     cache = fetch.Cache(root, offline=True)
-    make: Callable[[Target, Path, bool, Callable[[Target, str], None]], None]
-    if job[0].system == "msdrg":
-        make = _GrouperMaker(cache)
-    else:
-        make = _CodesMaker(cache, job[0].system)
+    system = job[0].system
+    make: _GrouperMaker | _CodesMaker = (
+        _GrouperMaker(cache) if system == "msdrg" else _CodesMaker(cache, system)
+    )
     for target in job:
         begin = time.perf_counter()
         make(target, store, replace, step)
@@ -205,9 +208,12 @@ class _CodesMaker:
     def __init__(self, cache: fetch.Cache, system: str) -> None:
         from . import icd10cm, icd10pcs
 
-        self._importer = {"icd10cm": icd10cm.Importer, "icd10pcs": icd10pcs.Importer}[system](cache)
+        self._importer: icd10cm.Importer | icd10pcs.Importer
+        self._importer = icd10cm.Importer(cache) if system == "icd10cm" else icd10pcs.Importer(cache)
 
-    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
+    def __call__(
+        self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]
+    ) -> None:
         step(target, "import")
         tables = self._importer.tables(target)
         step(target, "compile")
@@ -219,7 +225,9 @@ class _GrouperMaker:
         self._cache = cache
         self._blobs: Mapping[str, bytes] | None = None
 
-    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
+    def __call__(
+        self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]
+    ) -> None:
         from engine.compile_msdrg import compile_msdrg
 
         from . import msdrg
@@ -246,8 +254,9 @@ class _GrouperMaker:
         )
 
 
-# --- subprocesses ---------------------------------------------------------------------------------------------------
-# Not multiprocessing: "spawn" runs the caller's main module again, "fork" copies threads that draw progress bars.
+# --- subprocesses
+# --------------------------------------------------------------------------------------------------- Not
+# multiprocessing: "spawn" runs the caller's main module again, "fork" copies threads that draw progress bars.
 
 
 def _build_apart(

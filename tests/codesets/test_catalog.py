@@ -1,0 +1,70 @@
+"""What can be built, and what it takes."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from codesets import catalog, fetch
+from engine.errors import UnknownReleaseError, UnknownSystemError
+
+
+def _day(value: int) -> date:
+    return date(value // 10000, value // 100 % 100, value % 100)
+
+
+@pytest.mark.parametrize("system", catalog.SYSTEMS)
+def test_releases_follow_each_other_without_gap(system: str) -> None:
+    releases = [target for target in catalog.targets(all=True) if target.system == system]
+    for before, after in zip(releases, releases[1:], strict=False):
+        assert _day(before.effective_to) + timedelta(days=1) == _day(after.effective_from)
+    assert releases[-1].effective_to == 20270331
+
+
+def test_release_names_and_dates() -> None:
+    by_id = {target.id: (target.effective_from, target.effective_to) for target in catalog.targets(all=True)}
+    assert by_id["icd10cm/2016"] == (20151001, 20160331)
+    assert by_id["icd10cm/2026-04"] == (20260401, 20260930)
+    assert by_id["icd10pcs/2027"] == (20261001, 20270331)
+    assert by_id["msdrg/40.0"] == (20221001, 20230331)
+    assert by_id["msdrg/43.1"] == (20260401, 20260930)
+    assert by_id["msdrg/44.0"] == (20261001, 20270331)
+    assert len(by_id) == 23 + 23 + 9
+
+
+def test_default_set_begins_with_fiscal_year_2023() -> None:
+    default = catalog.targets()
+    assert len(default) == 9 + 9 + 9
+    assert min(target.effective_from for target in default) == 20221001
+
+
+def test_specs() -> None:
+    assert [t.id for t in catalog.parse(["msdrg/43.1", "icd10cm/2019-04", "msdrg/43.1"])] == ["icd10cm/2019-04", "msdrg/43.1"]
+    assert len(catalog.parse(["icd10cm"])) == 9
+    assert len(catalog.parse(["icd10cm"], all=True)) == 23
+    assert catalog.parse([]) == catalog.targets()
+
+
+def test_unknown_specs_list_what_there_is() -> None:
+    with pytest.raises(UnknownSystemError, match="'icd9'.*icd10cm, icd10pcs, msdrg"):
+        catalog.parse(["icd9"])
+    with pytest.raises(UnknownReleaseError, match=r"'2027-04'.*2016, 2016-04.*2027\."):
+        catalog.parse(["icd10cm/2027-04"])
+    with pytest.raises(UnknownReleaseError, match="''"):
+        catalog.parse(["msdrg/"])
+
+
+def test_default_releases_draw_on_default_wheels_only() -> None:
+    assert all(wheel.default for wheel in catalog.wheels(catalog.targets()))
+    assert set(catalog.wheels(catalog.targets(all=True))) == set(fetch.pins())
+
+
+def test_pins_are_complete() -> None:
+    formats = set().union(*catalog.FORMATS.values())
+    for wheel in fetch.pins():
+        assert len(wheel.sha256) == 64
+        assert wheel.filename.endswith(".whl")
+        assert wheel.size > 0
+        assert wheel.files
+        assert {file.format for file in wheel.files} <= formats
