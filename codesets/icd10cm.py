@@ -24,7 +24,6 @@ sections within its range. Trees without such sections get them from the nearest
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import sqlite3
@@ -43,6 +42,7 @@ from engine.errors import SourceFormatError, SourceUnavailableError
 from engine.tables import OPEN_END, CodeSystemTables, Node, Note, Replacement, Source, Spell
 
 from . import catalog, fetch, lmdb_tables
+from ._files import squeeze, text_lines, wrong
 
 __all__ = [
     "Importer",
@@ -142,9 +142,9 @@ def read_tabular_xml(stream: IO[bytes], release: str, source: Source) -> Tabular
     try:
         root = ET.parse(stream).getroot()
     except ET.ParseError as error:
-        raise _wrong(source, f"it is not well-formed XML ({error})") from None
+        raise wrong(source, f"it is not well-formed XML ({error})") from None
     if root.tag != "ICD10CM.tabular":
-        raise _wrong(source, f"its root element is {root.tag!r}; expected 'ICD10CM.tabular'")
+        raise wrong(source, f"its root element is {root.tag!r}; expected 'ICD10CM.tabular'")
     tabular = Tabular(release, source, nested=True, has_notes=True)
     for chapter in root.findall("chapter"):
         number = _required(source, chapter, "name")
@@ -167,7 +167,7 @@ def read_tabular_xml(stream: IO[bytes], release: str, source: Source) -> Tabular
                 category = _read_diagnosis(tabular, diagnosis, "", {})
                 tabular.category_division[category] = index
     if not tabular.titles:
-        raise _wrong(source, "it has no codes")
+        raise wrong(source, "it has no codes")
     return tabular
 
 
@@ -178,17 +178,17 @@ def _read_diagnosis(tabular: Tabular, element: ET.Element, parent: str, seventh:
     title = _required(source, element, "desc")
     code = _plain(source, printed)
     if code in tabular.titles:
-        raise _wrong(source, f"code {printed} is there twice")
+        raise wrong(source, f"code {printed} is there twice")
     tabular.titles[code] = title
     tabular.parents[code] = parent
     definition = element.find("sevenChrDef")
     if definition is not None:
         seventh = {
-            extension.get("char", ""): _squeeze(extension.text)
+            extension.get("char", ""): squeeze(extension.text)
             for extension in definition.findall("extension")
         }
         if not seventh or not all(len(character) == 1 for character in seventh):
-            raise _wrong(
+            raise wrong(
                 source, f"{printed} defines seventh characters {sorted(seventh)}; expected single characters"
             )
     _read_notes(tabular, element, False, code, {"name", "desc", "diag"})
@@ -212,10 +212,10 @@ def _read_notes(tabular: Tabular, element: ET.Element, division: bool, code: str
         kind = _NOTE_KINDS.get(tag)
         if kind is not None:
             for note in child:
-                add((division, code, kind, _squeeze(note.text)))
+                add((division, code, kind, squeeze(note.text)))
         elif tag == "sevenChrDef":
             for entry in child:
-                text = _squeeze(entry.text)
+                text = squeeze(entry.text)
                 if entry.tag == "extension":
                     add((division, code, "seventh_character", f"{entry.get('char', '')}\t{text}"))
                 else:
@@ -226,13 +226,13 @@ def _read_notes(tabular: Tabular, element: ET.Element, division: bool, code: str
                 add((division, code, "note", text))
         else:
             known = ", ".join(sorted([*_NOTE_KINDS, "sevenChrDef", *passed]))
-            raise _wrong(tabular.source, f"element <{tag}> in {code}; expected one of {known}")
+            raise wrong(tabular.source, f"element <{tag}> in {code}; expected one of {known}")
 
 
 def _visual_impairment(table: ET.Element) -> Iterator[str]:
     """The table of H54 (categories of visual impairment) as one line of text a category."""
     headings = {
-        name: _squeeze(heading.text)
+        name: squeeze(heading.text)
         for name in ("visCategory", "visMax", "visMin")
         for element in table.iter(name)
         if (heading := element.find("heading")) is not None
@@ -243,10 +243,10 @@ def _visual_impairment(table: ET.Element) -> Iterator[str]:
             continue
         limits = []
         for limit in ("visMax", "visMin"):
-            values = [_squeeze(v.text) for element in category.iter(limit) for v in element.findall("value")]
+            values = [squeeze(v.text) for element in category.iter(limit) for v in element.findall("value")]
             if values:
                 limits.append(f"{headings.get(limit, limit)} {', '.join(values)}")
-        yield f"{headings.get('visCategory', 'Category')} {_squeeze(value.text)}: {'; '.join(limits)}"
+        yield f"{headings.get('visCategory', 'Category')} {squeeze(value.text)}: {'; '.join(limits)}"
 
 
 def read_hierarchy_json(stream: IO[bytes], release: str, source: Source) -> Tabular:
@@ -279,25 +279,25 @@ def read_hierarchy_json(stream: IO[bytes], release: str, source: Source) -> Tabu
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, SourceFormatError):
             raise
-        raise _wrong(source, f"it is not a tree of chapters, blocks and codes ({error!r})") from None
+        raise wrong(source, f"it is not a tree of chapters, blocks and codes ({error!r})") from None
     return tabular
 
 
 def _read_tree(tabular: Tabular, entry: Mapping[str, object], parent: str) -> str:
     code = _plain(tabular.source, str(entry["id"]))
-    title = _squeeze(str(entry["description"]))
+    title = squeeze(str(entry["description"]))
     # H54 writes its 7-character codes out and has no comma to lose.
     if parent and len(code) == 7 and code[:3] != "H54":
         stem = tabular.titles[parent]
         if title.startswith(f"{stem} "):
             title = f"{stem}, {title[len(stem) + 1 :]}"
     if code in tabular.titles:
-        raise _wrong(tabular.source, f"code {code} is there twice")
+        raise wrong(tabular.source, f"code {code} is there twice")
     tabular.titles[code] = title
     tabular.parents[code] = parent
     children = entry.get("children", ())
     if not isinstance(children, (list, tuple)):
-        raise _wrong(tabular.source, f"the children of {code} are no list")
+        raise wrong(tabular.source, f"the children of {code} are no list")
     for child in children:
         _read_tree(tabular, child, code)
     return code
@@ -313,21 +313,21 @@ def read_order_file(stream: IO[bytes], source: Source) -> list[OrderLine]:
     Raises SourceFormatError naming the first line that is otherwise.
     """
     lines = []
-    for number, raw in enumerate(io.TextIOWrapper(stream, encoding="utf-8", newline=None), 1):
+    for number, raw in enumerate(text_lines(stream, source), 1):
         line = raw.rstrip()
         if not line:
             continue
         code = line[6:13].rstrip()
         blanks = line[5:6] + line[13:14] + line[15:16] + line[76:77]
         if not line[:5].isdigit() or not code.isalnum() or line[14:15] not in ("0", "1") or blanks.strip():
-            raise _wrong(
+            raise wrong(
                 source,
                 f"line {number} is {line[:40]!r}; "
                 "expected order number, code, 0 or 1, short and long title in fixed columns",
             )
         lines.append(OrderLine(code, line[14] == "1", line[16:76].strip(), line[77:].strip()))
     if not lines:
-        raise _wrong(source, "it has no lines")
+        raise wrong(source, "it has no lines")
     return lines
 
 
@@ -338,7 +338,7 @@ def _read_sqlite_order(path: Path, source: Source, table: str, columns: str) -> 
         with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
             rows = connection.execute(f"select {columns} from {table} order by code").fetchall()
     except sqlite3.Error as error:
-        raise _wrong(
+        raise wrong(
             source, f"it is not the expected SQLite database with a table {table} ({error})"
         ) from None
     return [
@@ -349,16 +349,16 @@ def _read_sqlite_order(path: Path, source: Source, table: str, columns: str) -> 
 def _read_ccir(stream: IO[bytes], source: Source) -> dict[str, str]:
     """Read the titles of AHRQ's Chronic Condition Indicator list: CSV, two heading lines, quoted codes
     without dot."""
-    rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
+    rows = csv.reader(text_lines(stream, source))
     titles = {}
     for row in rows:
         if len(row) != 3:
-            raise _wrong(source, f"a row of {len(row)} columns; expected code, title, indicator")
+            raise wrong(source, f"a row of {len(row)} columns; expected code, title, indicator")
         code = row[0].strip("'")
         if code.isalnum() and code.isupper():
-            titles[code] = _squeeze(row[1])
+            titles[code] = squeeze(row[1])
     if not titles:
-        raise _wrong(source, "it has no codes")
+        raise wrong(source, "it has no codes")
     return titles
 
 
@@ -845,7 +845,7 @@ def import_release(
     with _open(order_file) as stream:
         lines = read_order_file(stream, order_source)
     order = {line.code: line for line in lines}
-    listed = Tabular(release, order_source, titles={line.code: _squeeze(line.title) for line in lines})
+    listed = Tabular(release, order_source, titles={line.code: squeeze(line.title) for line in lines})
     listed.parents = {
         code: next((prefix for prefix in _prefixes(code) if prefix in order), "") for code in listed.titles
     }
@@ -933,27 +933,23 @@ def _prefixes(code: str) -> list[str]:
 
 def _plain(source: Source, printed: str) -> str:
     if not _CODE.fullmatch(printed):
-        raise _wrong(source, f"code {printed!r}; expected a form like A00, A00.1 or S02.110A")
+        raise wrong(source, f"code {printed!r}; expected a form like A00, A00.1 or S02.110A")
     return printed.replace(".", "")
 
 
 def _division_title(source: Source, text: str) -> tuple[str, str, str]:
     """Split "Cholera and so on (A00-A09)" into title, first and last category."""
-    match = _DIVISION.fullmatch(_squeeze(text))
+    match = _DIVISION.fullmatch(squeeze(text))
     if match is None:
-        raise _wrong(source, f"title {text!r}; expected it to end in its range, like (A00-A09)")
+        raise wrong(source, f"title {text!r}; expected it to end in its range, like (A00-A09)")
     return match["title"], match["first"], match["last"] or match["first"]
 
 
 def _required(source: Source, element: ET.Element, tag: str) -> str:
-    text = _squeeze(element.findtext(tag))
+    text = squeeze(element.findtext(tag))
     if not text:
-        raise _wrong(source, f"a <{element.tag}> without <{tag}>")
+        raise wrong(source, f"a <{element.tag}> without <{tag}>")
     return text
-
-
-def _squeeze(text: str | None) -> str:
-    return " ".join(text.split()) if text else ""
 
 
 def _fold(text: str) -> str:
@@ -1001,10 +997,3 @@ def _file_source(path: Path, release: str, provides: tuple[str, ...]) -> Source:
     with _open(path) as stream:
         digest = fetch.sha256_of(stream)
     return Source("", "", digest, path.name, release, provides)
-
-
-def _wrong(source: Source, what: str) -> SourceFormatError:
-    where = f"{source.file} of {source.wheel} {source.version}" if source.wheel else source.file
-    return SourceFormatError(
-        f"{where}: {what}. The file is damaged or of a layout this version does not know."
-    )

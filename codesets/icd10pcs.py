@@ -23,7 +23,6 @@ qualifier is only read in its own table."""
 
 from __future__ import annotations
 
-import io
 import re
 import sqlite3
 from collections.abc import Iterable
@@ -32,10 +31,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from engine.errors import SourceFormatError
 from engine.tables import CodeSystemTables, Node, Replacement, Source, Spell
 
 from . import catalog, fetch, lmdb_tables
+from ._files import squeeze, text_lines, wrong
 
 __all__ = ["KINDS", "SECTIONS", "Importer", "Labels", "read_code_list", "read_tables"]
 
@@ -130,19 +129,19 @@ def read_code_list(stream: IO[bytes], source: Source) -> dict[str, Title]:
     Raises SourceFormatError naming the first line that is otherwise.
     """
     titles = {}
-    for number, raw in enumerate(io.TextIOWrapper(stream, encoding="utf-8", newline=None), 1):
+    for number, raw in enumerate(text_lines(stream, source), 1):
         line = raw.rstrip()
         code, blank, title = line[:7], line[7:8], line[8:].strip()
         if not line:
             continue
         if not _is_code(code) or blank != " " or not title:
-            raise _wrong(
+            raise wrong(
                 source,
                 f"line {number} is {line[:40]!r}; expected seven characters of code, a blank, and a title",
             )
         titles[code] = Title(title, "")
     if not titles:
-        raise _wrong(source, "it has no lines")
+        raise wrong(source, "it has no lines")
     return titles
 
 
@@ -164,15 +163,15 @@ def read_tables(
                 "select code, sec_def, bs_def, ro_def, bp_def, ap_def, dv_def, qu_def from pcs_tree"
             ).fetchall()
     except sqlite3.Error as error:
-        raise _wrong(source, f"it is not the expected SQLite database of procedure codes ({error})") from None
-    titles = {code: Title(" ".join(long.split()), " ".join(short.split())) for code, short, long in codes}
+        raise wrong(source, f"it is not the expected SQLite database of procedure codes ({error})") from None
+    titles = {code: Title(squeeze(long), squeeze(short)) for code, short, long in codes}
     words = _words(title.title for title in titles.values()) | (vocabulary or set())
     mended: dict[str, str] = {}
     tables: dict[str, dict[str, str]] = {}
     wide: dict[int, dict[tuple[str, str], set[str]]] = {3: {}, 4: {}, 5: {}}
     for code, *labels in rows:
         if not _is_code(code):
-            raise _wrong(source, f"code {code!r}; expected seven letters and digits")
+            raise wrong(source, f"code {code!r}; expected seven letters and digits")
         for position, raw in enumerate(labels, 1):
             # An operation comes with its definition: "Bypass: Altering the route of …".
             text = raw.partition(": ")[0] if position == 3 else raw
@@ -182,12 +181,12 @@ def read_tables(
             prefix = code[:position]
             table = tables.setdefault(context_of(prefix), {})
             if table.setdefault(code[position - 1], label) != label:
-                raise _wrong(source, f"{prefix} means {table[code[position - 1]]!r} and {label!r}")
+                raise wrong(source, f"{prefix} means {table[code[position - 1]]!r} and {label!r}")
             if position in wide:
                 key = (code[:2] if position == 4 else code[0], code[position - 1])
                 wide[position].setdefault(key, set()).add(label)
     if not titles or not tables:
-        raise _wrong(source, "it has no codes or no tables")
+        raise wrong(source, "it has no codes or no tables")
     agreed = {
         position: {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
         for position, values in wide.items()
@@ -196,7 +195,7 @@ def read_tables(
 
 
 def _mend(text: str, words: set[str]) -> str:
-    label = re.sub(r"(?<=\w)- (?=\w)", "-", " ".join(text.split()))
+    label = re.sub(r"(?<=\w)- (?=\w)", "-", squeeze(text))
     pieces = label.split(" ")
     at = 0
     while at + 1 < len(pieces):
@@ -363,10 +362,3 @@ def _distance(release: str, effective_from: int) -> tuple[timedelta, date]:
 
 def _is_code(code: str) -> bool:
     return len(code) == 7 and code.isascii() and code.isalnum() and code == code.upper()
-
-
-def _wrong(source: Source, what: str) -> SourceFormatError:
-    where = f"{source.file} of {source.wheel} {source.version}" if source.wheel else source.file
-    return SourceFormatError(
-        f"{where}: {what}. The file is damaged or of a layout this version does not know."
-    )

