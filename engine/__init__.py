@@ -13,10 +13,11 @@ The layers, each knowing only those before it:
 * ``engine._core``, ``engine._msdrg``: look-up and grouping over mapped arrays, compiled, without the GIL;
 * ``engine.codes``, ``engine.drg``: the same for people, with typed results;
 * ``engine.library``: which release answers for a system and a date;
-* ``engine.server``: all of it over gRPC. ``engine.client`` talks to that and knows none of the above but the errors.
+* ``engine.server``: all of it over gRPC. ``engine.client`` talks to that and knows none of the above but
+  the errors.
 
-Importing this package loads the errors only, so that a service that embeds the client carries neither NumPy nor the core;
-every other name is loaded when it is first used.
+Importing this package loads the errors only, so that a service that embeds the client carries neither NumPy
+nor the core; every other name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from .drg import MsdrgGrouper as MsdrgGrouper
     from .library import Library as Library
     from .library import ReleaseInfo as ReleaseInfo
-    from .library import open as open  # noqa: A004 - read as `engine.open`
+    from .library import open as open
 
 _LAZY = {
     "Axis": "codes",
@@ -64,7 +65,7 @@ _LAZY = {
     "open": "library",
 }
 
-__all__ = [*errors.__all__, *_LAZY]  # noqa: PLE0604 - all of them are str
+__all__ = [*errors.__all__, *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,9 @@
-# The typed face of the core: plain structs and nogil free functions, for the groupers, the wire room and outside
-# Cython code (`from engine._core cimport ...`).
+# The typed face of the core: plain structs and nogil free functions, for the groupers, the wire room and
+# outside Cython code (`from engine._core cimport ...`).
 #
-# Nothing here allocates, raises or touches a Python object. Every pointer is into an array of an opened pack whose
-# indices were verified when it was opened; it stays valid as long as the CodeIndex it came from is referenced.
-# The arrays are described in engine/compile_codes.py.
+# No function here allocates, raises or touches a Python object. Every pointer is into an array of an opened
+# pack whose indices were verified when it was opened; it stays valid as long as the CodeIndex it came from is
+# referenced. The arrays are described in engine/compile_codes.py.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -72,8 +72,8 @@ cdef struct Columns:
     int32_t* last           # likewise; 0: none or open
 
 
-# Key of a code as people write it: upper-cased, without dots and blanks, up to 8 ASCII characters big-endian, so that
-# numeric order is lexicographic order. 0: malformed.
+# Key of a code as people write it: upper-cased, without dots and blanks, up to 8 ASCII characters big-endian,
+# so that numeric order is lexicographic order. 0: malformed.
 cdef uint64_t key_of(const char* text, Py_ssize_t length) noexcept nogil
 # The characters of a key into text (8 bytes, not terminated); returns how many.
 cdef int text_of(uint64_t key, char* text) noexcept nogil
@@ -88,8 +88,8 @@ cdef const Slot* find_slot(const CodeTable* table, uint64_t key) noexcept nogil
 cdef Found find(const CodeTable* table, uint64_t key) noexcept nogil
 # Status of a key on a day; key 0 is STATUS_MALFORMED.
 cdef uint8_t status_of(const CodeTable* table, uint64_t key, Day day) noexcept nogil
-# The spell of a code of the history that its status on the day speaks of: the one that contains the day, else the last
-# one that ended before it, else the first.
+# The spell of a code of the history that its status on the day speaks of: the one that contains the day, else
+# the last one that ended before it, else the first.
 cdef Spell spell_on(const CodeTable* table, int32_t code, int32_t date) noexcept nogil
 # Status of n codes of itemsize bytes each, NUL-padded, one after the other.
 cdef void status_packed(
@@ -137,4 +137,5 @@ cdef class Answer:
     cdef uint64_t key               # 0: malformed
     cdef uint8_t number             # status
 
-    cdef Spell spell(self) noexcept
+    cdef Spell spell(self)
+    cdef CodeIndex owner(self)

@@ -2,10 +2,12 @@
 
 Layers
 ------
-1. Free ``nogil`` functions over ``CodeTable`` (declared in ``_core.pxd``): key, hash, status on a day, tree, prefix. They
-   take no Python object, allocate nothing and cannot fail: what could be wrong was refused before.
-2. ``CodeIndex``: opens the arrays of a pack, verifies every index in them (so that no look-up can read outside), and
-   offers layer 1 to Python, one code or many. Arguments are coerced and checked under the GIL, then one block runs.
+1. Free ``nogil`` functions over ``CodeTable`` (declared in ``_core.pxd``): key, hash, status on a
+   day, tree, prefix. They take no Python object, allocate nothing and cannot fail: what could be wrong was
+   refused before.
+2. ``CodeIndex``: opens the arrays of a pack, verifies every index in them (so that no look-up can
+   read outside), and offers layer 1 to Python, one code or many. Arguments are coerced and checked under the
+   GIL, then one block runs.
 3. What answers mean to people (titles, sentences, releases) is the business of ``engine.codes``.
 
 All objects are read-only after construction and safe to share between threads.
@@ -14,7 +16,7 @@ All objects are read-only after construction and safe to share between threads.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_GET_SIZE
 from cpython.sequence cimport PySequence_Fast, PySequence_Fast_GET_SIZE, PySequence_Fast_ITEMS
 from cpython.object cimport PyObject
-from libc.stdint cimport INT32_MAX, INT32_MIN, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MIN, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 cimport numpy as cnp
@@ -44,18 +46,19 @@ cdef extern from *:
     #define CODESET_HEADER 0x40000000U
     #define CODESET_SEVERAL 0x80000000U
 
-    /* Compiled twice where the loader can choose: AVX2 does four codes at a time. Plain SSE2 is slower than scalar code, so the
-       other version is kept from the vectoriser. */
+    /* Compiled twice where the loader can choose: AVX2 does four codes at a time. */
     #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
     #define CODESET_CLONES __attribute__((target_clones("avx2", "default")))
     #else
     #define CODESET_CLONES
     #endif
 
-    /* Key of up to 8 letters and digits, first character in the lowest byte, padded with NUL; 0 if it is not so plain.
+    /* Key of up to 8 letters and digits, first character in the lowest byte, padded with NUL; 0 if it is not
+       so plain.
 
-       All eight characters at a time, without a branch: codes come in random order, and a wrong guess costs more than all of it.
-       A dot after the third character is dropped; whatever else is unusual is left to key_of_text. */
+       All eight characters at a time, without a branch: codes come in random order, and a wrong guess costs
+       more than all of it. A dot after the third character is dropped; whatever else is unusual is left to
+       key_of_text. */
     static inline uint64_t codeset_key_of_word(uint64_t word) {
         const uint64_t ones = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
         const uint64_t dotted = 0 - (uint64_t)(((word >> 24) & 0xFF) == '.');
@@ -63,10 +66,11 @@ cdef extern from *:
         uint64_t alnum, full, bad;
         word ^= (word ^ undotted) & dotted;
         bad = word & high;
-        /* '`' and above (0x60): one case lower. What is no letter becomes '@', '[' ... '_' and fails below. */
+        /* '`' and above (0x60): upper case. What is no letter becomes '@', '[' ... '_' and fails below. */
         word -= ((word + 0x20 * ones) & high) >> 2;
-        /* The high bit of each byte that is not below '0', ':', 'A', '[': an odd number of them inside the two ranges. */
-        alnum = ((word + 0x50 * ones) ^ (word + 0x46 * ones) ^ (word + 0x3F * ones) ^ (word + 0x25 * ones)) & high;
+        /* The high bit of a byte not below '0', ':', 'A', '[': odd in number inside the two ranges. */
+        alnum = (word + 0x50 * ones) ^ (word + 0x46 * ones) ^ (word + 0x3F * ones) ^ (word + 0x25 * ones);
+        alnum &= high;
         full = (alnum << 1) - (alnum >> 7);
         /* All that is not alphanumeric must be NUL, and must come last. */
         bad |= (word & ~full) | (full & (full + 1));
@@ -86,8 +90,8 @@ cdef extern from *:
         return (Py_ssize_t)unusual;
     }
 
-    /* Status by what a slot says: bit 0 the day is not before its first, bit 1 not after its last, bit 2 header,
-       bit 3 several spells, bit 4 the slot is of another key. 0: the spells must be looked at. */
+    /* Status by what a slot says: bit 0 the day is not before its first, bit 1 not after its last, bit 2
+       header, bit 3 several spells, bit 4 the slot is of another key. 0: the spells must be looked at. */
     static const unsigned char codeset_status[32] = {
         5, 4, 3, 1,  2, 2, 2, 1,  5, 4, 3, 0,  2, 2, 2, 0,
         5, 5, 5, 5,  5, 5, 5, 5,  5, 5, 5, 5,  5, 5, 5, 5
@@ -96,7 +100,9 @@ cdef extern from *:
     void codeset_prefetch(const void* address) noexcept nogil
     uint64_t codeset_swap(uint64_t word) noexcept nogil
     uint64_t key_of_word "codeset_key_of_word"(uint64_t word) noexcept nogil
-    Py_ssize_t keys_of_words "codeset_keys_of_words"(const char* codes, Py_ssize_t n, uint64_t* keys) noexcept nogil
+    Py_ssize_t keys_of_words "codeset_keys_of_words"(
+        const char* codes, Py_ssize_t n, uint64_t* keys
+    ) noexcept nogil
     const uint8_t* codeset_status
     const uint64_t CODESET_HASH_FACTOR
     const uint32_t CODESET_HEADER
@@ -122,7 +128,7 @@ SLOT_SEVERAL = CODESET_SEVERAL
 HASH_FACTOR = CODESET_HASH_FACTOR
 
 
-# ---------------------------------------------------------------------------------------------------------------- keys
+# -------------------- keys
 
 cdef inline uint64_t load(const char* address) noexcept nogil:
     cdef uint64_t word
@@ -177,7 +183,8 @@ cdef uint64_t key_of_object(PyObject* code) noexcept:
         text = PyUnicode_DATA(code)
         length = PyUnicode_GET_LENGTH(code)
         if 0 < length <= 8:
-            # The eight bytes that end with the text: those before it are the object's own header and shifted out.
+            # The eight bytes that end with the text: those before it are the object's own header and
+            # shifted out.
             key = key_of_word(load(text + length - 8) >> (8 * (8 - length)))
             if key:
                 return key
@@ -248,7 +255,7 @@ cdef uint64_t key_of_padded(const char* text, Py_ssize_t length) noexcept nogil:
     return key_of_text(text, length)
 
 
-# --------------------------------------------------------------------------------------------------------------- dates
+# -------------------- dates
 
 cdef int32_t day_number_of(int32_t date) noexcept nogil:
     cdef int32_t year = date // 10000
@@ -279,7 +286,7 @@ cdef Day day_of(int32_t date) noexcept nogil:
     return day
 
 
-# ------------------------------------------------------------------------------------------------------------- look-up
+# -------------------- look-up
 
 cdef inline const Slot* home_of(const CodeTable* table, uint64_t key) noexcept nogil:
     return table.slots + ((key * CODESET_HASH_FACTOR) >> table.shift)
@@ -357,7 +364,7 @@ cdef Spell spell_on(const CodeTable* table, int32_t code, int32_t date) noexcept
 cdef void status_of_keys(
     const CodeTable* table, const uint64_t* keys, Py_ssize_t n, Day day, uint8_t* status
 ) noexcept nogil:
-    """Status of up to BLOCK keys. All slots are asked for before the first is read: the wait for memory is shared."""
+    """Status of up to BLOCK keys. All slots are asked for before the first is read, so the waits overlap."""
     # Copies, because a store to status[] could change table for all the compiler knows.
     cdef const Slot* slots = table.slots
     cdef int shift = table.shift
@@ -410,7 +417,7 @@ cdef inline bint is_complete(uint8_t status) noexcept nogil:
     return status == STATUS_VALID or status == STATUS_NOT_YET or status == STATUS_EXPIRED
 
 
-# ---------------------------------------------------------------------------------------------------------------- tree
+# -------------------- tree
 
 cdef int32_t parent_of(const CodeTable* table, int32_t node) noexcept nogil:
     return table.node_parent[node] if node >= 0 else -1
@@ -465,15 +472,18 @@ cdef Range prefix_range(const CodeTable* table, uint64_t prefix) noexcept nogil:
         while (prefix >> free_bits) & 0xFF == 0:
             free_bits += 8
         nodes.begin = lower_bound(table, prefix)
-        # Keys are ASCII: adding one above the free bits passes all that begin with the prefix, and cannot overflow.
+        # Keys are ASCII: adding one above the free bits passes all that begin with the prefix, and cannot
+        # overflow.
         nodes.end = lower_bound(table, prefix + (<uint64_t>1 << free_bits))
     return nodes
 
 
-# -------------------------------------------------------------------------------------------------- the face to Python
+# -------------------- the face to Python
 
 def pack_keys(codes: Sequence[str | bytes]) -> cnp.ndarray:
-    """Return the keys of a list or tuple of codes as an uint64 array; 0 for what cannot be a code. Any other item is 0, too."""
+    """Return the keys of a list or tuple of codes as an uint64 array; 0 for what cannot be a code. Any
+    other item is 0, too.
+    """
     cdef object items = PySequence_Fast(codes, "expected a list or tuple of codes")
     cdef Py_ssize_t n = PySequence_Fast_GET_SIZE(items)
     cdef cnp.ndarray keys = np.empty(n, np.uint64)
@@ -492,12 +502,16 @@ def key_text(key: int) -> str:
 
 
 def printed(key: int, dot: int) -> str:
-    """Return the code as the book prints it, with a dot after ``dot`` characters if it is longer than that; 0: no dot."""
+    """Return the code as the book prints it, with a dot after ``dot`` characters if it is longer than that;
+    0: no dot.
+    """
     return text_of_key(key, dot)
 
 
 def day_number(date: int) -> int:
-    """Return the days since 1970-01-01 of a date CCYYMMDD; a number below -2**30 if the calendar has no such day."""
+    """Return the days since 1970-01-01 of a date CCYYMMDD; a number below -2**30 if the calendar has no
+    such day.
+    """
     return day_number_of(date) if -1 < date < 100000000 else INT32_MIN
 
 
@@ -526,7 +540,8 @@ cdef int read_day(object date, Day* day) except -1:
         return read_day(operator.index(date), day)
     if number < 0 or day_number_of(<int32_t>number) == INT32_MIN:
         raise InvalidDateError(
-            f"date {_short(date)}: expected a day of the calendar as CCYYMMDD, for example 20261001", field="date"
+            f"date {_short(date)}: expected a day of the calendar as CCYYMMDD, for example 20261001",
+            field="date",
         )
     day[0] = day_of(<int32_t>number)
     return 0
@@ -547,8 +562,9 @@ def as_date(date) -> int:
 cdef class CodeIndex:
     """The verified arrays of one release, and every question about them that needs no words.
 
-    ``pack`` is an ``engine.pack.Pack`` of kind ``codes``. ``answer_type`` is the subclass of ``Answer`` that ``validate`` returns,
-    ``statuses`` what stands for each status number, ``kinds`` and ``note_kinds`` are how many of each there are.
+    ``pack`` is an ``engine.pack.Pack`` of kind ``codes``. ``answer_type`` is the subclass of ``Answer``
+    that ``validate`` returns, ``statuses`` what stands for each status number, ``kinds`` and ``note_kinds``
+    are how many of each there are.
 
     Nodes are numbered in the book's order (pre-order); -1 stands for none.
 
@@ -607,6 +623,9 @@ cdef class CodeIndex:
         """Number of codes that any release made valid."""
         return self.table.codes
 
+    def __reduce__(self):
+        raise TypeError("an opened release is mapped memory; open the library again where it is needed")
+
     # --- codes on a day
 
     def status(self, code, date):
@@ -640,8 +659,9 @@ cdef class CodeIndex:
     def status_many(self, codes, date):
         """Return the status number of each code as an uint8 array, in the order of ``codes``.
 
-        ``codes``: a sequence of str or bytes (list and tuple are the fast ones), or a NumPy array of bytes or str with one axis.
-        Items of another type are malformed codes. Raises InvalidDateError, and InvalidFieldError if ``codes`` is no sequence.
+        ``codes``: a sequence of str or bytes (list and tuple are the fast ones), or a NumPy array of bytes
+        or str with one axis. Items of another type are malformed codes. Raises InvalidDateError, and
+        InvalidFieldError if ``codes`` is no sequence.
         """
         cdef Columns out
         cdef object status
@@ -655,8 +675,9 @@ cdef class CodeIndex:
     def columns_many(self, codes, date):
         """Return (status, billable, first, last) of each code, as arrays uint8, uint8, int32 and int32.
 
-        ``billable`` is 1 for a complete code, on its days or not. ``first`` and ``last`` (CCYYMMDD) are of the spell that the status
-        speaks of, 0 where there is none or it is open. Arguments and errors as of ``status_many``.
+        ``billable`` is 1 for a complete code, on its days or not. ``first`` and ``last`` (CCYYMMDD) are of
+        the spell that the status speaks of, 0 where there is none or it is open. Arguments and errors as of
+        ``status_many``.
         """
         cdef Columns out
         codes = _as_codes(codes)
@@ -670,7 +691,7 @@ cdef class CodeIndex:
         return columns
 
     cdef int run(self, object codes, object date, Columns out) except -1:
-        """Fill the columns; only the status if ``out.billable`` is NULL. ``codes`` comes from ``_as_codes``."""
+        """Fill the columns, only the status if ``out.billable`` is NULL. ``codes`` is from ``_as_codes``."""
         cdef uint64_t[BLOCK] keys
         cdef const CodeTable* table = &self.table
         cdef Day day
@@ -727,9 +748,10 @@ cdef class CodeIndex:
                 return node
         return -1
 
-    def printed(self, key: int) -> str:
-        """Return the code of a key as the book prints it."""
-        return text_of_key(key, self.dot)
+    def printed(self, uint64_t key):
+        """Return the code of a key as the book prints it, whether the release has it or not."""
+        cdef int32_t node = find(&self.table, key).node
+        return self.label(node) if node >= 0 else text_of_key(key, self.dot)
 
     def describe(self, int32_t node):
         """Return (key, printed code, kind, billable, depth, parent, title, short title) of a node."""
@@ -823,7 +845,9 @@ cdef class CodeIndex:
         return found
 
     def begins_with(self, prefix):
-        """Return the nodes whose code begins with ``prefix``, in order of (code, kind); none if it is malformed."""
+        """Return the nodes whose code begins with ``prefix``, in order of (code, kind); none if it is
+        malformed.
+        """
         cdef uint64_t key = key_of_object(<PyObject*>prefix)
         cdef Range found
         if key == 0 and len(prefix):
@@ -854,7 +878,9 @@ cdef class CodeIndex:
     # --- history
 
     def spells(self, code):
-        """Return [(first, last), …] of a code: all days on which it is valid, as CCYYMMDD; OPEN_END for an open last one."""
+        """Return [(first, last), …] of a code: all days on which it is valid, as CCYYMMDD; OPEN_END for an
+        open last one.
+        """
         cdef uint64_t key = key_of_object(<PyObject*>code)
         cdef int32_t index = find(&self.table, key).code
         if index < 0:
@@ -865,7 +891,9 @@ cdef class CodeIndex:
         ]
 
     def spell(self, uint64_t key, int date):
-        """Return (first, last) of the spell of a code that its status on ``date`` speaks of; (0, 0) for a code without one."""
+        """Return (first, last) of the spell of a code that its status on ``date`` speaks of; (0, 0) for a
+        code without one.
+        """
         cdef Spell spell = spell_on(&self.table, find(&self.table, key).code, date)
         return spell.first, spell.last
 
@@ -875,11 +903,13 @@ cdef class CodeIndex:
         read_day(date, &day)
         begin = self.arrays["code_spell"][:len(self.arrays["code_key"])]
         within = (self.arrays["spell_first"] <= day.date) & (day.date <= self.arrays["spell_last"])
-        keys = self.arrays["code_key"][np.logical_or.reduceat(within, begin)] if len(begin) else self.arrays["code_key"]
+        keys = self.arrays["code_key"]
+        if len(keys):
+            keys = keys[np.logical_or.reduceat(within, begin)]
         return keys.astype(">u8").view("S8")
 
     def replacements_of(self, uint64_t key):
-        """Return [(date, key of the new code), …] of the official conversions of a code, in order of date."""
+        """Return [(date, key of the new code), …] of the conversions of a code, in order of date."""
         cdef Py_ssize_t i = np.searchsorted(self.arrays["rep_key"], np.uint64(key))
         cdef list found = []
         while i < self.replacements and self.rep_key[i] == key:
@@ -888,7 +918,9 @@ cdef class CodeIndex:
         return found
 
     def axis_label(self, context):
-        """Return the label of the axis value that ends ``context`` (see ``compile_codes``: "axis_key"); empty if there is none."""
+        """Return the label of the axis value that ends ``context`` (see ``compile_codes``: "axis_key");
+        empty if there is none.
+        """
         cdef uint64_t key = key_of_object(<PyObject*>context)
         cdef Py_ssize_t i
         if self.axes == 0:
@@ -900,12 +932,14 @@ cdef class CodeIndex:
 
 
 cdef class Answer:
-    """What the core says about one code on one day. Made by ``CodeIndex.validate``; ``engine.codes`` puts it into words."""
+    """What the core says about one code on one day. Made by ``CodeIndex.validate``; ``engine.codes`` puts
+    it into words.
+    """
 
     @property
     def status(self):
         """The Status."""
-        return self.index.statuses[self.number]
+        return self.owner().statuses[self.number]
 
     @property
     def valid(self):
@@ -914,7 +948,9 @@ cdef class Answer:
 
     @property
     def billable(self):
-        """True for a complete code, whether the date is within its days or not; False for a header and for what is no code."""
+        """True for a complete code, whether the date is within its days or not; False for a header and for
+        what is no code.
+        """
         return is_complete(self.number)
 
     @property
@@ -925,7 +961,9 @@ cdef class Answer:
 
     @property
     def effective_to(self):
-        """Last day (CCYYMMDD) of the spell that the status speaks of; None if there is none or its end is not known."""
+        """Last day (CCYYMMDD) of the spell that the status speaks of; None if there is none or its end is
+        not known.
+        """
         cdef int32_t date = self.spell().last
         return date if date and date != OPEN_END else None
 
@@ -937,14 +975,22 @@ cdef class Answer:
     @property
     def node(self):
         """The node of the code in the release's tree, -1 if it is not in it."""
-        return find(&self.index.table, self.key).node
+        return find(&self.owner().table, self.key).node
 
-    cdef Spell spell(self) noexcept:
+    def __reduce__(self):
+        raise TypeError("an answer belongs to the library that gave it; to keep or send it, take to_dict()")
+
+    cdef Spell spell(self):
+        cdef const CodeTable* table = &self.owner().table
         cdef Spell none
         none.first = none.last = 0
-        if not is_complete(self.number):
-            return none
-        return spell_on(&self.index.table, find(&self.index.table, self.key).code, self.date)
+        return spell_on(table, find(table, self.key).code, self.date) if is_complete(self.number) else none
+
+    cdef CodeIndex owner(self):
+        # An object made without CodeIndex.validate has none, and Cython does not look before it follows.
+        if self.index is None:
+            raise TypeError("answers are made by validate() only")
+        return self.index
 
 
 cdef int _check_code(object code) except -1:
@@ -961,7 +1007,8 @@ def _as_codes(codes):
         array = np.asarray(codes)
         if array.ndim != 1 or array.dtype.kind not in "SUOT":
             raise InvalidFieldError(
-                f"codes: expected an array of bytes or str with one axis, got {array.dtype} with {array.ndim} axes",
+                "codes: expected an array of bytes or str with one axis, "
+                f"got {array.dtype} with {array.ndim} axes",
                 field="codes",
             )
         return np.ascontiguousarray(array) if array.dtype.kind == "S" and array.itemsize else array.tolist()
@@ -974,7 +1021,7 @@ def _as_codes(codes):
     )
 
 
-# ------------------------------------------------------------------------------------------------------- verification
+# -------------------- verification
 
 _SLOT = np.dtype([("key", "<u8"), ("first", "<u2"), ("last", "<u2"), ("ref", "<u4")])
 _ARRAYS = {
@@ -1037,7 +1084,8 @@ def _verify(pack, arrays, kinds, note_kinds):
     expect(codes < 1 << 29 and nodes < 1 << 29, "code_key", "it is too long")
 
     slots = arrays["slots"]
-    expect(len(slots) >= 9 and slots["key"][len(slots) - 1] == 0, "slots", "it does not end with an empty slot")
+    closed = len(slots) >= 9 and slots["key"][len(slots) - 1] == 0
+    expect(closed, "slots", "it does not end with an empty slot")
     index = slots["ref"] & np.uint32(~(CODESET_HEADER | CODESET_SEVERAL) & 0xFFFFFFFF)
     several = slots["ref"] >= np.uint32(CODESET_SEVERAL)
     used = slots["key"] != 0
@@ -1045,7 +1093,8 @@ def _verify(pack, arrays, kinds, note_kinds):
     expect(not (index[several] >= codes).any(), "slots", "a slot refers to spells that are not there")
 
     expect_offsets("code_spell", codes, "spell_first", "spell_last")
-    expect(not (np.diff(arrays["code_spell"].astype(np.int64)) < 1).any(), "code_spell", "a code has no spell")
+    empty = (np.diff(arrays["code_spell"].astype(np.int64)) < 1).any()
+    expect(not empty, "code_spell", "a code has no spell")
     expect_length("code_node", codes)
     expect_below("code_node", nodes, -1)
     for name in ("rep_date", "rep_new"):
@@ -1057,9 +1106,11 @@ def _verify(pack, arrays, kinds, note_kinds):
         expect_length(name, nodes)
     here = np.arange(nodes)
     parent, exit_ = arrays["node_parent"], arrays["node_exit"].astype(np.int64)
-    expect(not ((parent >= here) | (parent < -1)).any(), "node_parent", "a parent does not come before its child")
+    late = (parent >= here) | (parent < -1)
+    expect(not late.any(), "node_parent", "a parent does not come before its child")
     limit = np.where(parent < 0, nodes, exit_[parent]) if nodes else exit_
-    expect(not ((exit_ <= here) | (exit_ > limit)).any(), "node_exit", "a subtree does not end within its parent's")
+    outside = (exit_ <= here) | (exit_ > limit)
+    expect(not outside.any(), "node_exit", "a subtree does not end within its parent's")
     expect_below("node_kind", kinds)
     expect_below("node_billable", 2)
     expect_below("key_node", nodes)

@@ -2,12 +2,13 @@
 
 Contract
 --------
-* A ``CodeSystem`` is a verified, memory-mapped pack behind typed results. It is read-only and safe to share between threads.
-* Codes may be given with or without dot, in either case, with blanks; str or bytes. Answers have the code both ways: ``normalized``
-  (``A000``) and as the book prints it (``A00.0``).
+* A ``CodeSystem`` is a verified, memory-mapped pack behind typed results. It is read-only and safe to share
+  between threads.
+* Codes may be given with or without dot, in either case, with blanks; str or bytes. Answers have the code
+  both ways: ``normalized`` (``A000``) and as the book prints it (``A00.0``).
 * Dates are integers CCYYMMDD; where one is asked for, "CCYYMMDD" and ``datetime.date`` do as well.
-* Validity comes from the dated history of the source, not from the release's own list, so one release answers for any date;
-  the tree, titles and notes are the release's own.
+* Validity comes from the dated history of the source, not from the release's own list, so one release
+  answers for any date; the tree, titles and notes are the release's own.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ Date: TypeAlias = int | str | datetime.date
 """A day: CCYYMMDD as int or str, or a date."""
 
 Codes: TypeAlias = Sequence[str] | Sequence[bytes] | npt.NDArray[Any]
-"""Many codes: a list or tuple (the fast ones) or another sequence, or a NumPy array of bytes ("S8") or str with one axis."""
+"""Many codes: a list or tuple (the fast ones) or another sequence, or a NumPy array of bytes ("S8") or str
+with one axis.
+"""
 
 
 class Status(enum.IntEnum):
@@ -64,7 +67,9 @@ class Status(enum.IntEnum):
     UNKNOWN = 5
     """Well-formed, but no code the source knows, of any time. Chapters and blocks are none."""
     MALFORMED = 6
-    """Cannot be a code: empty, longer than 8 characters without dots and blanks, or other characters than letters, digits and '-'."""
+    """Cannot be a code: empty, longer than 8 characters without dots and blanks, or other characters than
+    letters, digits and '-'.
+    """
 
 
 class Subsumption(enum.Enum):
@@ -79,10 +84,10 @@ class Subsumption(enum.Enum):
 class CodeInfo(NamedTuple):
     """One node of a release's tree.
 
-    ``code`` is normalized ("A000"), ``display`` as the book prints it ("A00.0"), ``parent`` the display of the node above (None for a
-    root). ``title`` and ``short_title`` are empty where the sources have none. ``depth`` is 0 for a root. ``effective_from`` and
-    ``effective_to`` (CCYYMMDD) are the days of a billable code as of the ``CodeSystem``'s date; None for headers, and for an end that
-    is not known.
+    ``code`` is normalized ("A000"), ``display`` as the book prints it ("A00.0"), ``parent`` the display of
+    the node above (None for a root). ``title`` and ``short_title`` are empty where the sources have none.
+    ``depth`` is 0 for a root. ``effective_from`` and ``effective_to`` (CCYYMMDD) are the days of a billable
+    code as of the ``CodeSystem``'s date; None for headers, and for an end that is not known.
     """
 
     system: str
@@ -102,8 +107,9 @@ class CodeInfo(NamedTuple):
 class NoteInfo(NamedTuple):
     """One instructional note that applies to a code.
 
-    ``kind`` is one of ``NOTE_KINDS``; the text of a ``seventh_character`` is the character, a TAB, and its meaning. ``from_code`` is
-    the display of the node where the book prints the note; ``inherited`` says that it is a node above.
+    ``kind`` is one of ``NOTE_KINDS``; the text of a ``seventh_character`` is the character, a TAB, and its
+    meaning. ``from_code`` is the display of the node where the book prints the note; ``inherited`` says
+    that it is a node above.
     """
 
     kind: str
@@ -113,7 +119,9 @@ class NoteInfo(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """One character of an ICD-10-PCS code: position from 1, name of the axis, the character, its label ("" if no source has it)."""
+    """One character of an ICD-10-PCS code: position from 1, name of the axis, the character, its label (""
+    if no source has it).
+    """
 
     position: int
     name: str
@@ -124,8 +132,8 @@ class Axis(NamedTuple):
 class ValidationColumns(NamedTuple):
     """Answers to many codes, column by column, in the order asked.
 
-    ``status``: Status numbers, uint8. ``billable``: bool, as in ``Validation``. ``effective_from``/``effective_to``: int32 CCYYMMDD, 0
-    where ``Validation`` has None.
+    ``status``: Status numbers, uint8. ``billable``: bool, as in ``Validation``.
+    ``effective_from``/``effective_to``: int32 CCYYMMDD, 0 where ``Validation`` has None.
     """
 
     status: npt.NDArray[np.uint8]
@@ -137,9 +145,10 @@ class ValidationColumns(NamedTuple):
 class Validation(_core.Answer):
     """What one release says about one code on one day. Immutable; the text is worked out when asked for.
 
-    ``code`` is as given, ``date`` the day (CCYYMMDD). ``valid`` means status VALID. ``billable`` means a complete code, whether the date is
-    within its days or not. ``effective_from`` and ``effective_to`` (CCYYMMDD or None) belong to the stretch of days the status
-    speaks of: the one that contains the date, the last one that ended before it, or the first to come.
+    ``code`` is as given, ``date`` the day (CCYYMMDD). ``valid`` means status VALID. ``billable`` means a
+    complete code, whether the date is within its days or not. ``effective_from`` and ``effective_to``
+    (CCYYMMDD or None) belong to the stretch of days the status speaks of: the one that contains the date,
+    the last one that ended before it, or the first to come.
     """
 
     __slots__ = ()
@@ -172,7 +181,8 @@ class Validation(_core.Answer):
 
     @property
     def replaced_by(self) -> tuple[str, ...]:
-        """Displays of the codes that official conversions name, up to the date, for a code that is not valid on it.
+        """Displays of the codes that official conversions name, up to the date, for a code that is not
+        valid on it.
 
         Where such a code is itself out of force on the date, its own conversions are followed.
         """
@@ -199,7 +209,15 @@ class Validation(_core.Answer):
         return hash(self._identity())
 
     def _identity(self) -> tuple[object, ...]:
-        return (self.system, self.release, self.date, self.code, self.status, self.effective_from, self.effective_to)
+        return (
+            self.system,
+            self.release,
+            self.date,
+            self.code,
+            self.status,
+            self.effective_from,
+            self.effective_to,
+        )
 
     def __repr__(self) -> str:
         return f"<Validation {self.system}/{self.release} {self.date} {self.code!r}: {self.status.name}>"
@@ -224,7 +242,9 @@ _FIELDS = (
 
 
 def _replacements(index: _core.CodeIndex, key: int, date: int) -> list[int]:
-    """Keys of the codes reported on ``date`` where ``key`` was; the direct ones if following them leads to none in force."""
+    """Keys of the codes reported on ``date`` where ``key`` was; the direct ones if following them leads to
+    none in force.
+    """
     found: list[int] = []
     direct = [new for day, new in index.replacements_of(key) if day <= date]
     seen, waiting = {key}, direct[::-1]
@@ -283,11 +303,11 @@ def _shortened(code: object) -> str:
 class CodeSystem:
     """One release of one code system, opened.
 
-    Get it from ``Library.code_system``. ``date`` is the day meant where a method is not told one: the day the system was asked
-    for, or the release's first.
+    Get it from ``Library.code_system``. ``date`` is the day meant where a method is not told one: the day
+    the system was asked for, or the release's first.
 
-    Methods that take ``kind`` (one of ``KINDS``) need it only where two nodes share a code: the block and the category ``B99``. Without it
-    the code is meant, not the block.
+    Methods that take ``kind`` (one of ``KINDS``) need it only where two nodes share a code: the block and
+    the category ``B99``. Without it the code is meant, not the block.
     """
 
     def __init__(self, pack: Pack) -> None:
@@ -346,27 +366,32 @@ class CodeSystem:
     def validate(self, code: str | bytes, date: Date | None = None) -> Validation:
         """Return whether ``code`` may be reported on ``date``, and if not, why not.
 
-        Raises InvalidDateError, and InvalidFieldError if ``code`` is no text at all. A malformed code is an answer, not an error.
+        Raises InvalidDateError, and InvalidFieldError if ``code`` is no text at all. A malformed code is an
+        answer, not an error.
         """
         return self._index.validate(code, self.date if date is None else date)
 
     def validate_many(self, codes: Codes, date: Date | None = None) -> npt.NDArray[np.uint8]:
         """Return the Status number of each code on ``date``, in order.
 
-        An item that is neither str nor bytes is MALFORMED. Arrays of bytes are validated with the GIL released; NumPy drops trailing NULs
-        from their items, so those cannot make a code malformed.
+        An item that is neither str nor bytes is MALFORMED. Arrays of bytes are validated with the GIL
+        released; NumPy drops trailing NULs from their items, so those cannot make a code malformed.
 
         Raises InvalidDateError, and InvalidFieldError if ``codes`` is no sequence of codes (one str is none).
         """
         return self._index.status_many(codes, self.date if date is None else date)
 
     def validate_columns(self, codes: Codes, date: Date | None = None) -> ValidationColumns:
-        """Return status, billable and effective dates of each code on ``date``; otherwise like ``validate_many``."""
+        """Return status, billable and effective dates of each code on ``date``; otherwise like
+        ``validate_many``.
+        """
         status, billable, first, last = self._index.columns_many(codes, self.date if date is None else date)
         return ValidationColumns(status, billable.view(np.bool_), first, last)
 
     def valid_codes(self, date: Date | None = None) -> npt.NDArray[np.bytes_]:
-        """Return all codes that are valid on ``date``, normalized and sorted, as an array of bytes (dtype S8)."""
+        """Return all codes that are valid on ``date``, normalized and sorted, as an array of bytes (dtype
+        S8).
+        """
         return self._index.valid_codes(self.date if date is None else date)
 
     # --- the tree
@@ -408,7 +433,8 @@ class CodeSystem:
         return Subsumption.SUBSUMED_BY if self._index.subsumes(node_b, node_a) else Subsumption.NOT_SUBSUMED
 
     def prefix(self, prefix: str | bytes, limit: int = 100) -> list[CodeInfo]:
-        """Return the first ``limit`` nodes whose code begins with ``prefix``, in order of the code; for auto-completion.
+        """Return the first ``limit`` nodes whose code begins with ``prefix``, in order of the code; for
+        auto-completion.
 
         An empty prefix begins every code; one that can begin none gives an empty list.
         """
@@ -424,13 +450,13 @@ class CodeSystem:
 
     # --- notes and axes
 
-    def notes(
-        self, code: str | bytes, inherited: bool = True, kind: str | None = None
-    ) -> list[NoteInfo]:
-        """Return the notes that apply to ``code``: those printed at it, then (``inherited``) those of the nodes above, nearest first.
+    def notes(self, code: str | bytes, inherited: bool = True, kind: str | None = None) -> list[NoteInfo]:
+        """Return the notes that apply to ``code``: those printed at it, then (``inherited``) those of the
+        nodes above, nearest first.
 
-        As the book means them: a note at a chapter, block, category or subcategory applies to all below it, but inclusion terms
-        are synonyms of their own code only, and of seventh characters the nearest list replaces those above it.
+        As the book means them: a note at a chapter, block, category or subcategory applies to all below it,
+        but inclusion terms are synonyms of their own code only, and of seventh characters the nearest list
+        replaces those above it.
 
         Raises UnknownCodeError.
         """
@@ -454,7 +480,8 @@ class CodeSystem:
         return found
 
     def axes(self, code: str | bytes) -> list[Axis]:
-        """Return what each character of an ICD-10-PCS code (or of its beginning) says; an empty list for other systems.
+        """Return what each character of an ICD-10-PCS code (or of its beginning) says; an empty list for
+        other systems.
 
         A code that has left the release, or is still to come, has its axes too. Raises UnknownCodeError.
         """
@@ -465,7 +492,8 @@ class CodeSystem:
             self._node(code, None)
         axes = []
         for position, value in enumerate(text, 1):
-            # The first three characters are each read after those before them; the others in the table of the three.
+            # The first three characters are each read after those before them; the others in the table of
+            # the three.
             context = text[:position] if position <= 3 else f"{text[:3]}{position}{value}"
             axes.append(Axis(position, _AXIS_NAMES[position], value, self._index.axis_label(context)))
         return axes

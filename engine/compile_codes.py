@@ -2,14 +2,15 @@
 
 Two halves, so that releases share what they can:
 
-* the *history* (every code any release ever made valid, with its dates and conversions) depends on nothing but the dated
-  source. Its arrays come out byte for byte the same in every release built from it, and the packs hold them once, as hard links;
+* the *history* (every code any release ever made valid, with its dates and conversions) depends on nothing
+  but the dated source. Its arrays come out byte for byte the same in every release built from it, and the
+  packs hold them once, as hard links;
 * the *tree* (chapters to codes, titles, notes) and the hash slots belong to the release.
 
 Arrays (all little-endian; ``h`` codes in the history, ``n`` nodes in the tree)
------------------------------------------------------------------------------
-========================  =====================================================================================
-``code_key`` u8[h]        keys of the history, ascending; see ``engine._core.key_of`` for what a key is
+-------------------------------------------------------------------------------
+========================  ===================================================================================
+``code_key`` u8[h]        keys of the history, ascending; ``key_of`` in ``_core.pxd`` says what a key is
 ``code_spell`` u4[h+1]    code to its spells: ``spell_*[code_spell[c]:code_spell[c + 1]]``, never empty
 ``spell_first`` i4[]      first and last day of a spell (CCYYMMDD, inclusive), ascending within a code;
 ``spell_last`` i4[]       ``OPEN_END`` for a last day not known
@@ -26,21 +27,26 @@ Arrays (all little-endian; ``h`` codes in the history, ``n`` nodes in the tree)
 ``node_kind`` u1[n]       index into ``KINDS``
 ``node_billable`` u1[n]   1: complete, may be reported
 ``key_node`` i4[n]        all nodes ordered by (key, kind): what a prefix begins is one run of it
-``node_title`` u4[n+1]    offsets into ``title_text`` (UTF-8, bytes); likewise ``node_short``, ``short_text``
-``note_start`` u4[n+1]    node to its notes: ``note_kind`` u1[m] (index into ``NOTE_KINDS``), ``note_text`` u4[m+1]
-                          offsets into ``note_bytes`` (UTF-8)
-``axis_key`` u8[a]        context and character of an axis label packed like a key, ascending ("0", "0D", "0DB", "0DB4Z", …),
-``axis_label`` u4[a]      its label: ``label_text`` (UTF-8) from ``label_start[l]`` to ``label_start[l + 1]``
-========================  =====================================================================================
+``node_title`` u4[n+1]    offsets into ``title_text`` u1[] (UTF-8, bytes)
+``node_short`` u4[n+1]    offsets into ``short_text`` u1[] (UTF-8, bytes)
+``note_start`` u4[n+1]    node to its notes
+``note_kind`` u1[m]       index into ``NOTE_KINDS``
+``note_text`` u4[m+1]     offsets into ``note_bytes`` u1[] (UTF-8, bytes)
+``axis_key`` u8[a]        only if there are axes: context and character of a label, without its colon, packed
+                          like a key, ascending ("0", "0D", "0DB", "0DB4Z", …)
+``axis_label`` u4[a]      … its label, an index into
+``label_start`` u4[l+1]   … the offsets into ``label_text`` u1[] (UTF-8, bytes)
+========================  ===================================================================================
 
 The trie ``codes`` holds the key text of every node, in label order.
 
-Slots: open addressing without wrap-around. A key's home is the top bits of ``key * HASH_FACTOR``; keys are placed in order of
-their home at ``max(home, previous + 1)``, so equal input gives equal bytes. A probe goes up from home until the key or an empty slot;
-the last slot is always empty, so every probe ends. A slot answers the common question alone: ``first`` and ``last`` are the
-days since 1970-01-01 of the only spell (``last`` 65535: open), or of the time from the first to the last spell with ``SEVERAL``
-set in ``ref``; ``first`` > ``last`` for a key without a spell. ``ref`` below its flags is the index in the history or,
-from ``h`` on, ``h`` + node.
+Slots: open addressing without wrap-around. A key's home is the top bits of ``key * HASH_FACTOR``; keys are
+placed in order of their home at ``max(home, previous + 1)``, so equal input gives equal bytes. A probe goes
+up from home until the key or an empty slot; the last slot is always empty, so every probe ends. A slot
+answers the common question alone: ``first`` and ``last`` are the days since 1970-01-01 of the only spell
+(``last`` 65535: open), or of the time from the first to the last spell with ``SEVERAL`` set in ``ref``;
+``first`` > ``last`` for a key without a spell. ``ref`` below its flags is the index in the history or, from
+``h`` on, ``h`` + node.
 """
 
 from __future__ import annotations
@@ -74,12 +80,13 @@ KINDS = (
 )
 """Kinds of nodes; the index is what ``node_kind`` stores.
 
-ICD-10-CM: chapter, block, category (3 characters, billable or not), subcategory (longer, not billable), code (longer, billable).
+ICD-10-CM: chapter, block, category (3 characters, billable or not), subcategory (longer, not billable),
+code (longer, billable).
 ICD-10-PCS: one kind per character, section to qualifier; the qualifier completes the code.
 """
 
 GROUP_KINDS = frozenset({"chapter", "block"})
-"""Kinds that only group codes. A claim cannot mean them, so they are no headers: ``validate`` does not know them."""
+"""Kinds that only group codes. A claim cannot mean them: to ``validate`` they are unknown, not headers."""
 
 NOTE_KINDS = (
     "includes",
@@ -105,9 +112,9 @@ Array = npt.NDArray[Any]
 def compile_code_system(tables: CodeSystemTables) -> tuple[dict[str, Array], dict[str, bytes]]:
     """Return (arrays, tries) of the pack of ``tables``; the module's docstring lists them.
 
-    Equal tables give equal bytes. Raises SourceFormatError when the tables contradict themselves: a code that is no code, dates that
-    are none or out of order, overlapping spells, a tree not in pre-order, the same (code, kind) twice, a billable node
-    that is never valid.
+    Equal tables give equal bytes. Raises SourceFormatError when the tables contradict themselves: a code
+    that is no code, dates that are none or out of order, overlapping spells, a tree not in pre-order, the
+    same (code, kind) twice, a billable node that is never valid.
     """
     compiler = _Compiler(tables)
     arrays = compiler.history() | compiler.tree() | compiler.texts() | compiler.notes() | compiler.axes()
@@ -174,7 +181,8 @@ class _Compiler:
         self.code_spell = np.append(start, len(key)).astype(np.uint32)
         self.spell_first, self.spell_last = first_date, last_date
 
-        old, new, date = zip(*self.tables.replacements, strict=True) if self.tables.replacements else ((), (), ())
+        replacements = self.tables.replacements
+        old, new, date = zip(*replacements, strict=True) if replacements else ((), (), ())
         rep_key, rep_new = self.keys(old, "replaced code"), self.keys(new, "replacing code")
         rep_date = self.dates(date, "day of a replacement")
         order = np.lexsort((rep_new, rep_date, rep_key))
@@ -189,7 +197,7 @@ class _Compiler:
         }
 
     def dates(self, dates: Sequence[int], what: str) -> Array:
-        """Return the dates as an array, after checking that each is a day that slots can hold, or OPEN_END."""
+        """Return the dates as an array, each checked to be a day that slots can hold, or OPEN_END."""
         array = np.array(dates, np.int64)
         for date in np.unique(array).tolist():
             if date != OPEN_END and not 1 < _core.day_number(date) <= _LAST_DAY:
@@ -205,8 +213,8 @@ class _Compiler:
                 node_exit[path.pop()] = node
             if not path and parent != -1:
                 raise self.wrong(
-                    f"node {node} ({self.node_codes[node]}) has parent {parent}; expected -1 or one of the nodes "
-                    "above it whose subtree is still open (pre-order)"
+                    f"node {node} ({self.node_codes[node]}) has parent {parent}; expected -1 or one of the "
+                    "nodes above it whose subtree is still open (pre-order)"
                 )
             depth[node] = len(path)
             path.append(node)
@@ -219,8 +227,9 @@ class _Compiler:
         if twice.size:
             a, b = key_node[twice[0]], key_node[twice[0] + 1]
             raise self.wrong(
-                f"nodes {a} ({KINDS[self.node_kind[a]]} {self.node_codes[a]}) and {b} ({KINDS[self.node_kind[b]]} "
-                f"{self.node_codes[b]}) cannot be told apart: only a chapter or block may share the code of another kind"
+                f"nodes {a} ({KINDS[self.node_kind[a]]} {self.node_codes[a]}) and {b} "
+                f"({KINDS[self.node_kind[b]]} {self.node_codes[b]}) cannot be told apart: only a chapter or "
+                "block may share the code of another kind"
             )
         self.node_exit, self.key_node = np.array(node_exit, np.uint32), key_node.astype(np.int32)
         return {
@@ -246,12 +255,15 @@ class _Compiler:
         dot = before_dot.pop()
         for i, code in enumerate(self.node_codes):
             if code != _core.printed(int(self.node_key[i]), 0 if self.grouping[i] else dot):
-                raise self.wrong(f"node {i} is printed {code!r}; expected upper case and the dot after {dot} characters")
+                raise self.wrong(
+                    f"node {i} is printed {code!r}; expected upper case and the dot after {dot} characters"
+                )
         return np.array([dot], np.uint8)
 
     def slots(self) -> dict[str, Array]:
         h = len(self.code_key)
-        # Of several nodes with one key the code is meant, not the group: it comes last, and the last one assigned wins.
+        # Of several nodes with one key the code is meant, not the group: it comes last, and the last one
+        # assigned wins.
         order = np.argsort(~self.grouping, kind="stable")
         by_key, inverse = np.unique(self.node_key[order], return_inverse=True)
         node_of_key = np.empty(len(by_key), np.int32)
@@ -271,8 +283,8 @@ class _Compiler:
             raise self.wrong(f"node {node} ({self.node_codes[node]}) is billable but has no spell")
         header = ~billable & ~self.grouping[node_of_key]
 
-        # The history first, then what only the tree has. A group with the key of a code of the history has no slot:
-        # lookup by kind finds it beside the code in key_node.
+        # The history first, then what only the tree has. A group with the key of a code of the history has
+        # no slot: lookup by kind finds it beside the code in key_node.
         shared = np.isin(by_key, self.code_key)
         tree_only = ~shared
         count = np.diff(self.code_spell)

@@ -2,11 +2,12 @@
 
 Contract
 --------
-* Opening a library reads manifests only. A pack is verified and mapped when it is first needed, once, under a lock; ``verify="now"``
-  does that for all of them at once.
-* A library is a snapshot: packs published later are not in it. To reload, open another one and swap the reference. Results and
-  code systems of the old one stay good as long as they are referenced.
-* A release that cannot be opened is listed in ``unusable`` and raises its error when asked for; the others answer.
+* Opening a library reads manifests only. A pack is verified and mapped when it is first needed, once, under
+  a lock; ``verify="now"`` does that for all of them at once.
+* A library is a snapshot: packs published later are not in it. To reload, open another one and swap the
+  reference. Results and code systems of the old one stay good as long as they are referenced.
+* A release that cannot be opened is listed in ``unusable`` and raises its error when asked for; the others
+  answer.
 * Everything may be shared between threads.
 """
 
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from .codes import Codes, CodeInfo, CodeSystem, Date, Subsumption, Validation
+from .codes import CodeInfo, Codes, CodeSystem, Date, Subsumption, Validation
 from .errors import (
     CodesetError,
     DateOutsideCoverageError,
@@ -60,9 +61,9 @@ GROUPER = "msdrg"
 class ReleaseInfo:
     """One release in a library, from its manifest.
 
-    ``effective_from``/``effective_to``: CCYYMMDD, inclusive, the days the release answers for. ``kind``: ``codes`` or ``msdrg``. ``sources``:
-    where its tables came from. ``facts``: figures of its build. ``files``: name to size, checksum, dtype and shape. ``path``: its
-    directory.
+    ``effective_from``/``effective_to``: CCYYMMDD, inclusive, the days the release answers for. ``kind``:
+    ``codes`` or ``msdrg``. ``sources``: where its tables came from. ``facts``: figures of its build.
+    ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
     """
 
     path: Path
@@ -119,7 +120,7 @@ class ReleaseInfo:
         return self.manifest.size
 
 
-def open(  # noqa: A001 - `engine.open` is the name to be read at the call
+def open(
     store: Path | str | None = None,
     *,
     releases: Iterable[str] | None = None,
@@ -129,15 +130,54 @@ def open(  # noqa: A001 - `engine.open` is the name to be read at the call
     return Library(store, releases=releases, verify=verify)
 
 
+class _Release:
+    """A release and, once it was needed, what its pack opened to."""
+
+    __slots__ = ("first", "info", "last", "opened")
+
+    def __init__(self, info: ReleaseInfo) -> None:
+        self.info = info
+        self.first = info.effective_from
+        self.last = info.effective_to
+        self.opened: CodeSystem | MsdrgGrouper | None = None
+
+
+class _Releases:
+    """The releases of one system, by their first day."""
+
+    __slots__ = ("all", "by_name", "firsts", "system")
+
+    def __init__(self, system: str, releases: Iterable[_Release]) -> None:
+        self.system = system
+        self.all = sorted(releases, key=lambda release: (release.first, release.last, release.info.release))
+        self.firsts = [release.first for release in self.all]
+        self.by_name = {release.info.release: release for release in self.all}
+
+    def covering(self, day: int) -> _Release | None:
+        at = bisect_right(self.firsts, day) - 1
+        return self.all[at] if at >= 0 and day <= self.all[at].last else None
+
+    def spans(self) -> str:
+        """Name the days covered, as few stretches as they make."""
+        spans: list[list[int]] = []
+        for release in self.all:
+            if spans and _core.day_number(release.first) <= _core.day_number(spans[-1][1]) + 1:
+                spans[-1][1] = max(spans[-1][1], release.last)
+            else:
+                spans.append([release.first, release.last])
+        return ", ".join(f"{first} to {last}" for first, last in spans)
+
+
 class Library:
     """The releases in a store.
 
-    ``store``: directory of packs; None: ``engine.pack.default_store()``. ``releases``: only these, each ``system/release`` or a ``system`` for
-    all of its releases; None: everything there is. ``verify``: "lazy" opens a pack when it is first needed, "now" opens all and lists those
-    that fail in ``unusable``.
+    ``store``: directory of packs; None: ``engine.pack.default_store()``. ``releases``: only these, each
+    ``system/release`` or a ``system`` for all of its releases; None: everything there is. ``verify``:
+    "lazy" opens a pack when it is first needed, "now" opens all and lists those that fail in ``unusable``.
 
-    Raises PackNotFoundError if the store has no packs, UnknownSystemError or UnknownReleaseError if it has none that ``releases``
-    names, and PackCorruptError or PackIncompatibleError if not a single pack is usable.
+    Raises PackNotFoundError if the store has no packs, UnknownSystemError or UnknownReleaseError if it has
+    none that ``releases`` names, and PackCorruptError or PackIncompatibleError if not a single pack is
+    usable.
     """
 
     def __init__(
@@ -151,7 +191,6 @@ class Library:
         if verify not in ("lazy", "now"):
             raise InvalidFieldError(f"verify: expected 'lazy' or 'now', got {verify!r}", field="verify")
         self._lock = threading.RLock()
-        self._opened: dict[str, CodeSystem | MsdrgGrouper] = {}
         self._failed: dict[str, tuple[Path, CodesetError]] = {}
         found: dict[str, list[ReleaseInfo]] = {}
         for path, manifest in iter_manifests(self.store):
@@ -164,51 +203,54 @@ class Library:
                 f"no packs in {self.store}. Make them with `codeset-engine build`, or name another directory "
                 "(argument store, option --store, or $CODESET_ENGINE_PACKS)."
             )
-        for infos in found.values():
-            infos.sort(key=lambda info: (info.effective_from, info.effective_to, info.release))
-        self._systems = found if releases is None else self._chosen(found, releases)
+        if releases is not None:
+            found = self._chosen(found, releases)
+        self._systems = {system: _Releases(system, map(_Release, found[system])) for system in sorted(found)}
         if verify == "now":
             self._open_all()
         if not self._systems and self._failed:
             raise next(iter(self._failed.values()))[1]
 
-    def _chosen(self, found: Mapping[str, list[ReleaseInfo]], specs: Iterable[str]) -> dict[str, list[ReleaseInfo]]:
+    def _chosen(self, found: dict[str, list[ReleaseInfo]], specs: Iterable[str]) -> dict[str, list[ReleaseInfo]]:
         if isinstance(specs, str):
             raise InvalidFieldError(f"releases: expected a list of system/release, got {specs!r}", field="releases")
         wanted: set[str] = set()
         for spec in specs:
             system, slash, release = spec.partition("/")
+            system = SYSTEM_URIS.get(system, system)
             ids = [info.id for info in found.get(system, ())]
             failed = [name for name in self._failed if name == spec or (not slash and name.startswith(f"{system}/"))]
             if not ids and not failed:
                 raise UnknownSystemError(
-                    f"no system {system!r} in {self.store}; there is {_listed(sorted(found))}.", field="system"
+                    f"no system {system!r} in {self.store}; there is {_listed(sorted(found))}.",
+                    field="system",
                 )
             if slash and spec not in ids and not failed:
-                raise UnknownReleaseError(self._no_release(system, release, found.get(system, ())), field="release")
+                names = [info.release for info in found[system]]
+                raise UnknownReleaseError(self._no_release(system, release, names), field="release")
             wanted.update([spec] if slash else ids, failed)
         self._failed = {name: failure for name, failure in self._failed.items() if name in wanted}
         chosen = {system: [info for info in infos if info.id in wanted] for system, infos in found.items()}
         return {system: infos for system, infos in chosen.items() if infos}
 
     def _open_all(self) -> None:
-        for system, infos in list(self._systems.items()):
+        for system, releases in list(self._systems.items()):
             usable = []
-            for info in infos:
+            for release in releases.all:
                 try:
-                    self._open(info)
-                    usable.append(info)
+                    self._open(release)
+                    usable.append(release)
                 except CodesetError:
                     # Recorded in _failed; the others are opened.
                     continue
             if usable:
-                self._systems[system] = usable
+                self._systems[system] = _Releases(system, usable)
             else:
                 del self._systems[system]
 
     def __repr__(self) -> str:
-        count = sum(map(len, self._systems.values()))
-        return f"<Library {self.store}: {count} releases of {', '.join(sorted(self._systems))}>"
+        count = sum(len(releases.all) for releases in self._systems.values())
+        return f"<Library {self.store}: {count} releases of {', '.join(self._systems)}>"
 
     def __enter__(self) -> Library:
         return self
@@ -221,7 +263,9 @@ class Library:
     def close(self) -> None:
         """Forget the opened packs. What was handed out stays good; asking again opens them again."""
         with self._lock:
-            self._opened = {}
+            for releases in self._systems.values():
+                for release in releases.all:
+                    release.opened = None
 
     # --- what there is
 
@@ -231,47 +275,52 @@ class Library:
         return list(self._failed.values())
 
     def releases(self, system: str | None = None) -> list[ReleaseInfo]:
-        """Return the releases of ``system`` (id or URI), or of all systems, by system and first day. Raises UnknownSystemError."""
+        """Return the releases of ``system`` (id or URI), or of all systems, by system and first day. Raises
+        UnknownSystemError.
+        """
         if system is not None:
-            return list(self._infos(system))
-        return [info for name in sorted(self._systems) for info in self._systems[name]]
+            return [release.info for release in self._releases(system).all]
+        return [release.info for releases in self._systems.values() for release in releases.all]
 
     def release(self, system: str, *, release: str | None = None, date: Date | None = None) -> ReleaseInfo:
-        """Return the release that answers: the one named, else the one whose days contain ``date``, else today's or the newest.
+        """Return the release that answers: the one named, else the one whose days contain ``date``, else
+        today's or the newest.
 
-        Raises UnknownSystemError, UnknownReleaseError, InvalidDateError or DateOutsideCoverageError. A release and a date together mean
-        the release, whatever the date.
+        Raises UnknownSystemError, UnknownReleaseError, InvalidDateError or DateOutsideCoverageError. A
+        release and a date together mean the release, whatever the date.
         """
-        return self._select(system, release, date)[0]
+        return self._select(system, release, date)[0].info
 
     # --- code systems
 
-    def code_system(
-        self, system: str, *, release: str | None = None, date: Date | None = None
-    ) -> CodeSystem:
-        """Return the release of a code system that ``release`` chooses, opened. Its default date is ``date``; without
-        one, the day that chose it.
+    def code_system(self, system: str, *, release: str | None = None, date: Date | None = None) -> CodeSystem:
+        """Return the release of a code system that ``release`` chooses, opened. Its default date is
+        ``date``; without one, the day that chose it.
 
-        Raises what ``release`` raises, and PackCorruptError or PackIncompatibleError if its pack cannot be used.
+        Raises what ``release`` raises, and PackCorruptError or PackIncompatibleError if its pack cannot be
+        used.
         """
-        info, day = self._select(system, release, date)
-        opened = self._code_system(info)
+        chosen, day = self._select(system, release, date)
+        opened = self._code_system(chosen)
         return opened if day == opened.date else opened.on(day)
-
 
     def validate(
         self, system: str, code: str | bytes, *, date: Date | None = None, release: str | None = None
     ) -> Validation:
-        """Return whether ``code`` may be reported on ``date``; see ``CodeSystem.validate``, errors also as of ``code_system``."""
-        info, day = self._select(system, release, date)
-        return self._code_system(info).validate(code, day)
+        """Return whether ``code`` may be reported on ``date``; see ``CodeSystem.validate``, errors also as
+        of ``code_system``.
+        """
+        chosen, day = self._select(system, release, date)
+        return self._code_system(chosen).validate(code, day)
 
     def validate_many(
         self, system: str, codes: Codes, *, date: Date | None = None, release: str | None = None
     ) -> npt.NDArray[np.uint8]:
-        """Return the Status number of each code; see ``CodeSystem.validate_many``, errors also as of ``code_system``."""
-        info, day = self._select(system, release, date)
-        return self._code_system(info).validate_many(codes, day)
+        """Return the Status number of each code; see ``CodeSystem.validate_many``, errors also as of
+        ``code_system``.
+        """
+        chosen, day = self._select(system, release, date)
+        return self._code_system(chosen).validate_many(codes, day)
 
     def lookup(
         self,
@@ -286,26 +335,33 @@ class Library:
         return self.code_system(system, release=release, date=date).lookup(code, kind)
 
     def subsumes(
-        self, system: str, a: str | bytes, b: str | bytes, *, date: Date | None = None, release: str | None = None
+        self,
+        system: str,
+        a: str | bytes,
+        b: str | bytes,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
     ) -> Subsumption:
-        """Return how ``a`` stands to ``b``; see ``CodeSystem.subsumes``, errors also as of ``code_system``."""
+        """Return how ``a`` stands to ``b``; see ``CodeSystem.subsumes``, errors as of ``code_system``."""
         return self.code_system(system, release=release, date=date).subsumes(a, b)
 
     # --- groupers
 
     def drg_grouper(self, version: str | None = None, date: Date | None = None) -> MsdrgGrouper:
-        """Return an MS-DRG version, opened: the one named ("43.1"), else the one for discharges on ``date``, else today's or the newest.
+        """Return an MS-DRG version, opened: the one named ("43.1"), else the one for discharges on
+        ``date``, else today's or the newest.
 
-        Raises UnknownVersionError, InvalidDateError, DateOutsideCoverageError, UnknownSystemError if no grouper is loaded, and
-        PackCorruptError or PackIncompatibleError if its pack cannot be used.
+        Raises UnknownVersionError, InvalidDateError, DateOutsideCoverageError, UnknownSystemError if no
+        grouper is loaded, and PackCorruptError or PackIncompatibleError if its pack cannot be used.
         """
         from .drg import MsdrgGrouper
 
         try:
-            info, _ = self._select(GROUPER, version or None, date)
+            chosen, _ = self._select(GROUPER, version or None, date)
         except UnknownReleaseError as error:
             raise UnknownVersionError(str(error), field="version") from None
-        opened = self._open(info)
+        opened = chosen.opened if chosen.opened is not None else self._open(chosen)
         assert isinstance(opened, MsdrgGrouper)
         return opened
 
@@ -314,9 +370,11 @@ class Library:
         return self.group_drg_many([claim], options)[0]
 
     def group_drg_many(self, claims: Iterable[Claim], options: GroupingOptions | None = None) -> DrgResults:
-        """Group claims; answers come in their order, each with the version that gave it or the error that kept it.
+        """Group claims; answers come in their order, each with the version that gave it or the error that
+        kept it.
 
-        A claim's ``version`` decides, without one its ``discharge_date``. Raises InvalidFieldError if ``claims`` is no iterable of claims.
+        A claim's ``version`` decides, without one its ``discharge_date``. Raises InvalidFieldError if
+        ``claims`` is no iterable of claims.
         """
         from .drg import group_many
 
@@ -337,79 +395,81 @@ class Library:
 
     # --- selection
 
-    def _infos(self, system: str) -> list[ReleaseInfo]:
-        name = SYSTEM_URIS.get(system, system) if isinstance(system, str) else system
-        infos = self._systems.get(name) if isinstance(name, str) else None
-        if infos is None:
+    def _releases(self, system: str) -> _Releases:
+        # A name that is not hashable is no name either.
+        name = SYSTEM_URIS.get(system, system) if isinstance(system, str) else ""
+        releases = self._systems.get(name)
+        if releases is None:
             broken = [error for key, (_, error) in self._failed.items() if key.startswith(f"{name}/")]
             if broken:
                 raise broken[0]
             raise UnknownSystemError(
-                f"system {system!r} is not loaded; there is {_listed(sorted(self._systems))}. "
-                f"`codeset-engine build {name}` makes packs of a system that has a source.",
+                f"system {system!r} is not loaded; there is {_listed(list(self._systems))}. "
+                "`codeset-engine build` makes packs of the systems it has sources for.",
                 field="system",
             )
-        return infos
+        return releases
 
-    def _select(self, system: str, release: str | None, date: Date | None) -> tuple[ReleaseInfo, int]:
+    def _select(self, system: str, release: str | None, date: Date | None) -> tuple[_Release, int]:
         """Return the release and the day that is meant."""
-        infos = self._infos(system)
-        day = None if date is None else _core.as_date(date)
+        releases = self._systems.get(system) if type(system) is str else None
+        if releases is None:
+            releases = self._releases(system)
+        day = 0 if date is None else _core.as_date(date)
         if release is not None:
-            for info in infos:
-                if info.release == release:
-                    return info, day or info.effective_from
-            failed = self._failed.get(f"{infos[0].system}/{release}")
+            chosen = releases.by_name.get(release) if isinstance(release, str) else None
+            if chosen is not None:
+                return chosen, day or chosen.first
+            failed = self._failed.get(f"{releases.system}/{release}")
             if failed:
                 raise failed[1]
-            raise UnknownReleaseError(self._no_release(infos[0].system, release, infos), field="release")
-        if day is not None:
-            covering = _covering(infos, day)
-            if covering is None:
+            names = list(releases.by_name)
+            raise UnknownReleaseError(self._no_release(releases.system, release, names), field="release")
+        if day:
+            chosen = releases.covering(day)
+            if chosen is None:
                 raise DateOutsideCoverageError(
-                    f"no loaded release of {infos[0].system} covers {day}; loaded are {_spans(infos)}. "
-                    + self._hint(infos[0].system),
+                    f"no loaded release of {releases.system} covers {day}; loaded are {releases.spans()}. "
+                    + self._hint(releases.system),
                     field="date",
                 )
-            return covering, day
-        today = int(datetime.date.today().strftime("%Y%m%d"))
-        covering = _covering(infos, today)
-        return (covering, today) if covering else (infos[-1], infos[-1].effective_from)
+            return chosen, day
+        today = _core.as_date(datetime.date.today())
+        chosen = releases.covering(today)
+        return (chosen, today) if chosen else (releases.all[-1], releases.all[-1].first)
 
-    def _no_release(self, system: str, release: object, infos: Iterable[ReleaseInfo]) -> str:
-        names = _listed([info.release for info in infos])
-        return f"{system} has no release {release!r} here; there is {names}. {self._hint(system)}"
+    def _no_release(self, system: str, release: object, names: list[str]) -> str:
+        return f"{system} has no release {release!r} here; there is {_listed(names)}. {self._hint(system)}"
 
     def _hint(self, system: str) -> str:
         broken = [name for name in self._failed if name.startswith(f"{system}/")]
         text = "`codeset-engine build --all` makes every release there is a source for."
         return text + (f" Unusable: {_listed(broken)} (`codeset-engine verify` says why)." if broken else "")
 
-    def _code_system(self, info: ReleaseInfo) -> CodeSystem:
-        opened = self._opened.get(info.id) or self._open(info)
+    def _code_system(self, release: _Release) -> CodeSystem:
+        opened = release.opened if release.opened is not None else self._open(release)
         if not isinstance(opened, CodeSystem):
-            codes = sorted(name for name, infos in self._systems.items() if infos[0].kind == "codes")
+            codes = [name for name, releases in self._systems.items() if releases.all[0].info.kind == "codes"]
             raise UnknownSystemError(
-                f"{info.system} is a grouper, not a code system; there is {_listed(codes)}.", field="system"
+                f"{release.info.system} is a grouper, not a code system; there is {_listed(codes)}.",
+                field="system",
             )
         return opened
 
-    def _open(self, info: ReleaseInfo) -> CodeSystem | MsdrgGrouper:
-        # One reader of an unlocked dict is safe; two openers of one pack would be waste.
-        opened = self._opened.get(info.id)
-        if opened is not None:
-            return opened
+    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper:
+        # Reading release.opened without the lock is safe: it is set once, to a whole object.
         with self._lock:
-            if info.id in self._opened:
-                return self._opened[info.id]
+            if release.opened is not None:
+                return release.opened
+            info = release.info
             if info.id in self._failed:
                 raise self._failed[info.id][1]
             try:
-                opened = self._opened[info.id] = _open_by_kind(info)
+                release.opened = _open_by_kind(info)
             except CodesetError as error:
                 self._failed[info.id] = (info.path, error)
                 raise
-            return opened
+            return release.opened
 
 
 def _open_by_kind(info: ReleaseInfo) -> CodeSystem | MsdrgGrouper:
@@ -431,21 +491,5 @@ def _open_by_kind(info: ReleaseInfo) -> CodeSystem | MsdrgGrouper:
     )
 
 
-def _covering(infos: list[ReleaseInfo], day: int) -> ReleaseInfo | None:
-    at = bisect_right(infos, day, key=lambda info: info.effective_from) - 1
-    return infos[at] if at >= 0 and day <= infos[at].effective_to else None
-
-
 def _listed(names: list[str]) -> str:
     return ", ".join(names) if names else "none"
-
-
-def _spans(infos: list[ReleaseInfo]) -> str:
-    """Name the days covered, as few stretches as they make."""
-    spans: list[list[int]] = []
-    for info in infos:
-        if spans and _core.day_number(info.effective_from) <= _core.day_number(spans[-1][1]) + 1:
-            spans[-1][1] = max(spans[-1][1], info.effective_to)
-        else:
-            spans.append([info.effective_from, info.effective_to])
-    return ", ".join(f"{first} to {last}" for first, last in spans)
