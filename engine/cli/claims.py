@@ -1,0 +1,322 @@
+"""``codeset-engine group drg``: claims in, DRGs out, one JSON object a line.
+
+Line N of the output answers line N of the input, whatever is on it. Lines are read, grouped and written a batch at a
+time, so memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ..errors import CodesetError, InvalidFieldError, MalformedMessageError, PackNotFoundError
+from . import FINDINGS
+from .ndjson import read_lines, reading, writing
+from .output import console
+
+__all__ = ["group_drg"]
+
+_BATCH: Final = 2_000
+
+_FIELDS: Final = (
+    "claim_id",
+    "version",
+    "discharge_date",
+    "age",
+    "sex",
+    "discharge_status",
+    "hospital_status",
+    "length_of_stay",
+    "admit_diagnosis",
+    "diagnoses",
+    "poa",
+    "procedures",
+)
+_INTEGERS: Final = frozenset({"discharge_date", "age", "discharge_status", "length_of_stay"})
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
+
+
+_NAMES: Final = {name: name for name in _FIELDS} | {_camel(name): name for name in _FIELDS}
+"""Names that a proto3 JSON parser accepts, to those of the proto."""
+
+
+class Refused(NamedTuple):
+    """A line that is no claim: its answer."""
+
+    claim_id: str
+    error: CodesetError
+
+
+Item = dict[str, Any] | Refused
+Group = Callable[[Iterator[Item]], Iterator[dict[str, Any]]]
+
+
+def group_drg(
+    source: str,
+    output: str,
+    *,
+    version: str | None,
+    options: Mapping[str, str],
+    server: str | None,
+    store: Path | None,
+) -> None:
+    """Group the claims of ``source`` into ``output``.
+
+    ``version``: for every claim, instead of its own. ``options``: names of the values of ``DrgOptions``. ``server``:
+    group there, not in this process. Exits with FINDINGS if any line has no answer.
+    """
+    with contextlib.ExitStack() as stack:
+        # The input first: without one there is nothing to say of packs or server.
+        stream, position, size = stack.enter_context(reading(source))
+        group = _in_process(store, version, options) if server is None else _on_server(stack, server, version, options)
+        out = stack.enter_context(writing(output))
+        shown = stack.enter_context(_Progress(position, size))
+        begin = time.perf_counter()
+        errors: Counter[str] = Counter()
+        versions: set[str] = set()
+        count = 0
+        answers = group(_items(stream, version))
+        while batch := list(islice(answers, _BATCH)):
+            for answer in batch:
+                if "error" in answer:
+                    errors[answer["error"]["code"]] += 1
+                else:
+                    versions.add(answer["version"])
+            count += len(batch)
+            out.write(_encode(batch))
+            shown.update(count)
+    seconds = time.perf_counter() - begin
+    rate = f"{count / seconds:,.0f} claims/s" if count else "no claims"
+    by = f", MS-DRG {', '.join(sorted(versions))}" if versions else ""
+    sys.stderr.write(f"{count:,} claims in {seconds:.2f} s, {rate}{by}\n")
+    if errors:
+        each = ", ".join(f"{code} {number:,}" for code, number in sorted(errors.items()))
+        sys.stderr.write(f"{errors.total():,} without an answer: {each}\n")
+        raise typer.Exit(FINDINGS)
+
+
+# --- lines to claims ----------------------------------------------------------------------------------------
+
+
+def _items(stream: Any, version: str | None) -> Iterator[Item]:
+    """Yield a claim, or the answer of a line that is none, for each line."""
+    for number, line in enumerate(read_lines(stream), 1):
+        if isinstance(line, CodesetError):
+            yield Refused("", type(line)(f"line {number}: {line}"))
+            continue
+        try:
+            item = _claim(line)
+        except MalformedMessageError as error:
+            yield Refused("", MalformedMessageError(f"line {number}: {error}"))
+            continue
+        if version is not None and isinstance(item, dict):
+            item["version"] = version
+        yield item
+
+
+def _claim(line: bytes) -> Item:
+    """Read one claim from proto3 JSON: names of the proto or camelCase, numbers also as texts, null for absent.
+
+    What is wrong with the values of fields the grouper says; here is only what JSON allows and the API does not.
+    """
+    try:
+        pairs: Any = _decode(line.decode())
+    except UnicodeDecodeError as error:
+        raise MalformedMessageError(f"not UTF-8 at byte {error.start + 1}") from None
+    except (ValueError, RecursionError) as error:
+        # Of JSONDecodeError only what is wrong and where: its text goes on with the line.
+        where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise MalformedMessageError(f"not a JSON object: {what}{where}" if line.strip() else "it is blank") from None
+    if not isinstance(pairs, _Object):
+        raise MalformedMessageError(f"expected a JSON object, got {_json_type(pairs)}")
+    claim: dict[str, Any] = {}
+    try:
+        for name, value in pairs:
+            field = _NAMES.get(name)
+            if field is None:
+                raise InvalidFieldError(
+                    f"{name}: not a field of an inpatient claim. The fields are {', '.join(_FIELDS)}.", field=name
+                )
+            if field in claim:
+                raise InvalidFieldError(f"{field}: given twice", field=field)
+            kind = type(value)
+            if kind is float and value.is_integer():
+                value = int(value)
+            elif kind is str and field in _INTEGERS:
+                value = _integer(field, value)
+            elif kind is _Object:
+                value = dict(value)
+            claim[field] = value
+        if b"\\u" in line:
+            _check_text(claim)
+    except InvalidFieldError as error:
+        return Refused(_id_of(pairs), error)
+    return claim
+
+
+class _Object(list[tuple[str, Any]]):
+    """The members of a JSON object in order, so that a name given twice is seen."""
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_number).decode
+_encode_one = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _integer(field: str, text: str) -> int:
+    # proto3 JSON allows an integer to be a text.
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise InvalidFieldError(f"{field}: expected a whole number, got a text that is none", field=field)
+    return int(text)
+
+
+def _check_text(claim: dict[str, Any]) -> None:
+    """Refuse lone surrogates, which JSON can escape and no text can hold."""
+    for field, value in claim.items():
+        for text in value if isinstance(value, list) else (value,):
+            if isinstance(text, str):
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    raise InvalidFieldError(f"{field}: has half of a surrogate pair", field=field) from None
+
+
+def _id_of(pairs: _Object) -> str:
+    """The claim's id, if it is one that can be echoed."""
+    for name, value in pairs:
+        if _NAMES.get(name) == "claim_id" and isinstance(value, str):
+            return value.encode("utf-8", "replace").decode()
+    return ""
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "a boolean"
+    names = {str: "a string", int: "a number", float: "a number", list: "an array", type(None): "null"}
+    return names.get(type(value), "another value")
+
+
+# --- claims to answers --------------------------------------------------------------------------------------
+
+
+def _in_process(store: Path | None, version: str | None, options: Mapping[str, str]) -> Group:
+    from ..drg import AffectFlags, Detail, GroupingOptions, TieBreaker
+    from ..library import GROUPER
+    from ..library import open as open_packs
+
+    library = open_packs(store)
+    if GROUPER not in {info.system for info in library.releases()}:
+        raise PackNotFoundError(
+            f"no MS-DRG version in {library.store}. `codeset-engine build {GROUPER}` makes them.", field="version"
+        )
+    if version is not None:
+        library.drg_grouper(version)
+    chosen = GroupingOptions(
+        tie_breaker=TieBreaker[options["tie_breaker"]],
+        affect_flags=AffectFlags[options["affect_flags"]],
+        detail=Detail[options["detail"]],
+    )
+
+    def group(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
+        while batch := list(islice(items, _BATCH)):
+            results = iter(library.group_drg_many([i for i in batch if isinstance(i, dict)], chosen))
+            for item in batch:
+                yield _refusal(item) if isinstance(item, Refused) else next(results).to_dict()
+
+    return group
+
+
+def _on_server(stack: contextlib.ExitStack, server: str, version: str | None, options: Mapping[str, str]) -> Group:
+    from ..client import Client, to_dict
+
+    client = stack.enter_context(Client(server))
+    # Now, so that a wrong address or version is one error and not one a claim.
+    client.release("msdrg", version)
+
+    def group(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
+        # The client takes claims ahead of the answers it gives: what was refused in between waits here for its turn.
+        waiting: deque[Refused | None] = deque()
+
+        def claims() -> Iterator[dict[str, Any]]:
+            for item in items:
+                if isinstance(item, Refused):
+                    waiting.append(item)
+                else:
+                    waiting.append(None)
+                    yield item
+
+        for result in client.iter_drg(claims(), options=options):
+            while (refused := waiting.popleft()) is not None:
+                yield _refusal(refused)
+            answer = to_dict(result)
+            if "error" in answer:
+                answer = {name: answer[name] for name in ("claim_id", "version", "error")}
+            yield answer
+        for refused in waiting:
+            assert refused is not None
+            yield _refusal(refused)
+
+    return group
+
+
+def _refusal(refused: Refused) -> dict[str, Any]:
+    error = refused.error
+    return {
+        "claim_id": refused.claim_id,
+        "version": "",
+        "error": {"code": error.code, "message": str(error), "field": error.field},
+    }
+
+
+def _encode(answers: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(f"{_encode_one(answer)}\n" for answer in answers).encode()
+
+
+class _Progress:
+    """How much of the input is read, on a terminal; nothing elsewhere."""
+
+    def __init__(self, position: Callable[[], int], size: int) -> None:
+        self._position = position
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            transient=True,
+        )
+        self._terminal = sys.stderr.isatty()
+        self._task = self._bar.add_task("grouping", total=size or None)
+
+    def __enter__(self) -> _Progress:
+        if self._terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._terminal:
+            self._bar.stop()
+
+    def update(self, count: int) -> None:
+        """Show that ``count`` claims are answered."""
+        if self._terminal:
+            self._bar.update(self._task, completed=self._position(), description=f"{count:,} claims")
