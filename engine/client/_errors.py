@@ -32,9 +32,7 @@ def error_of(failed: Any, target: str, method: str) -> errors.CodesetError:
         cls = _CLASSES.get(info.reason)
         if cls is not None:
             return cls(details, field=info.metadata.get("field", ""))
-        return errors.RpcFailedError(
-            f"{method}: {info.reason}: {details}. This client is older than the server."
-        )
+        return errors.RpcFailedError(f"{method}: {info.reason}: {details}. This client is older than the server.")
     if code is grpc.StatusCode.UNAVAILABLE:
         return errors.ServiceUnavailableError(
             f"{method}: no answer from {target} ({details}). Is the server running there "

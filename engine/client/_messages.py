@@ -55,11 +55,18 @@ _ENUM: Final = FieldDescriptor.CPPTYPE_ENUM
 def to_dict(message: Message) -> dict[str, Any]:
     """Return ``message`` as proto3 JSON with the names of the proto: what the CLI writes, one object a line.
 
-    Numbers and lists are there also when zero or empty; messages that are not set are left out.
+    Numbers and lists are there also when zero or empty; messages that are not set are left out. A result
+    with an ``error`` has only what says whose it is, beside the error. A DRG result is what
+    ``to_dict()`` of the engine's result in process gives.
     """
-    return json_format.MessageToDict(
+    document = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+    if isinstance(message, grouping_pb2.DrgResult) and message.HasField("error"):
+        return {name: document[name] for name in ("claim_id", "version", "error")}
+    if isinstance(message, terminology_pb2.CodeValidation) and message.HasField("error"):
+        return {name: document[name] for name in ("code", "error")}
+    return document
 
 
 def date_number(date: Date | None) -> int:
@@ -114,8 +121,7 @@ def _add_claim(
         claim = {field.name: getattr(claim, field.name) for field in dataclasses.fields(claim)}
     if not isinstance(claim, Mapping):
         raise InvalidFieldError(
-            f"a claim: expected an InpatientClaim or a mapping with its field names, got "
-            f"{type(claim).__name__}"
+            f"a claim: expected an InpatientClaim or a mapping with its field names, got {type(claim).__name__}"
         )
     # A text given for a list would pass as the list of its characters.
     if not isinstance(claim.get("diagnoses"), str) and not isinstance(claim.get("procedures"), str):
@@ -174,9 +180,7 @@ def _enum(enum: Any, name: str, value: Any) -> int:
 
 
 def _wrong(name: str, expected: str, value: Any) -> InvalidFieldError:
-    return InvalidFieldError(
-        f"{name}: expected {expected}, got {type(value).__name__} {value!r:.80}", field=name
-    )
+    return InvalidFieldError(f"{name}: expected {expected}, got {type(value).__name__} {value!r:.80}", field=name)
 
 
 class Chunk(NamedTuple):
@@ -219,9 +223,7 @@ def drg_chunks(
     more bytes is a request of its own.
     """
     if isinstance(claims, str | bytes | Mapping):
-        raise InvalidFieldError(
-            f"claims: expected an iterable of claims, got {type(claims).__name__}", field="claims"
-        )
+        raise InvalidFieldError(f"claims: expected an iterable of claims, got {type(claims).__name__}", field="claims")
     request, count, length = grouping_pb2.BatchGroupDrgRequest(options=options), 0, 0
     errors: dict[int, grouping_pb2.DrgResult] = {}
     for claim in claims:
@@ -230,9 +232,7 @@ def drg_chunks(
             length += _add_claim(request.claims, claim).ByteSize() + 4
         except InvalidFieldError as error:
             result = grouping_pb2.DrgResult()
-            identifier = (
-                claim.get("claim_id") if isinstance(claim, Mapping) else getattr(claim, "claim_id", None)
-            )
+            identifier = claim.get("claim_id") if isinstance(claim, Mapping) else getattr(claim, "claim_id", None)
             if isinstance(identifier, str) and error.field != "claim_id":
                 result.claim_id = identifier
             fill_error(result.error, error)
@@ -254,9 +254,7 @@ def code_chunks(
         return terminology_pb2.BatchValidateCodesRequest(system=system, release=release or "", date=day)
 
     if isinstance(codes, str | bytes | Mapping):
-        raise InvalidFieldError(
-            f"codes: expected an iterable of codes, got {type(codes).__name__}", field="codes"
-        )
+        raise InvalidFieldError(f"codes: expected an iterable of codes, got {type(codes).__name__}", field="codes")
     day = date_number(date)
     request, count, length = empty(), 0, 0
     errors: dict[int, terminology_pb2.CodeValidation] = {}
@@ -285,8 +283,7 @@ def code_chunks(
 def _code_item(item: Any) -> terminology_pb2.CodeToValidate:
     if not isinstance(item, Mapping):
         raise InvalidFieldError(
-            f"a code: expected a text, a CodeToValidate or a mapping with its field names, got "
-            f"{type(item).__name__}",
+            f"a code: expected a text, a CodeToValidate or a mapping with its field names, got {type(item).__name__}",
             field="code",
         )
     values = {name: value for name, value in item.items() if value is not None}

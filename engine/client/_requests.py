@@ -50,9 +50,7 @@ def validate_request(
     system: str, code: str, date: Date | None, release: str | None
 ) -> terminology_pb2.ValidateCodeRequest:
     """Return a ValidateCode request."""
-    return terminology_pb2.ValidateCodeRequest(
-        system=system, code=code, release=release or "", date=date_number(date)
-    )
+    return terminology_pb2.ValidateCodeRequest(system=system, code=code, release=release or "", date=date_number(date))
 
 
 def lookup_request(
@@ -112,9 +110,7 @@ def halves(batch: Batch, chunk: Chunk, error: CodesetError) -> list[Chunk] | Non
             raise error
         return None
     middle = len(items) // 2
-    return [
-        Chunk(batch.part(chunk.request, part), len(part), {}) for part in (items[:middle], items[middle:])
-    ]
+    return [Chunk(batch.part(chunk.request, part), len(part), {}) for part in (items[:middle], items[middle:])]
 
 
 def _drg_failed(request: grouping_pb2.BatchGroupDrgRequest, error: CodesetError) -> grouping_pb2.DrgResult:

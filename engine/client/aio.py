@@ -226,9 +226,7 @@ class AsyncClient:
             chunks = _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
         return self._batches(DRG, chunks, timeout)
 
-    async def releases(
-        self, system: str | None = None, *, timeout: float | None = None
-    ) -> list[catalog_pb2.Release]:
+    async def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """As ``Client.releases``."""
         request = catalog_pb2.ListReleasesRequest(system=system or "")
         response: catalog_pb2.ListReleasesResponse = await self._call("ListReleases", request, timeout)
@@ -291,9 +289,7 @@ class AsyncClient:
     async def _call(self, name: str, request: Any, timeout: float | None) -> Any:
         self._open()
         try:
-            return await self._methods[name](
-                request, timeout=timeout or self.timeout, metadata=self._metadata
-            )
+            return await self._methods[name](request, timeout=timeout or self.timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as failed:
             raise error_of(failed, self.target, name) from None
 
@@ -316,9 +312,7 @@ class AsyncClient:
                 return concepts
             request.page_token = response.next_page_token
 
-    async def _batches(
-        self, batch: Batch, chunks: AsyncIterator[Chunk], timeout: float | None
-    ) -> AsyncIterator[Any]:
+    async def _batches(self, batch: Batch, chunks: AsyncIterator[Chunk], timeout: float | None) -> AsyncIterator[Any]:
         timeout = timeout or self.batch_timeout
         waiting: deque[asyncio.Task[Sequence[Any]]] = deque()
         try:
@@ -340,9 +334,7 @@ class AsyncClient:
     async def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Sequence[Any]:
         self._open()
         try:
-            response = await self._methods[batch.method](
-                chunk.request, timeout=timeout, metadata=self._metadata
-            )
+            response = await self._methods[batch.method](chunk.request, timeout=timeout, metadata=self._metadata)
             return merged(chunk, batch.results(response))
         except grpc.aio.AioRpcError as failed:
             error = error_of(failed, self.target, batch.method)

@@ -251,9 +251,7 @@ class Client:
         wanted = options_message(options)
         return self._batches(DRG, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
 
-    def releases(
-        self, system: str | None = None, *, timeout: float | None = None
-    ) -> list[catalog_pb2.Release]:
+    def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """Return the releases the server has, of one system or of all."""
         request = catalog_pb2.ListReleasesRequest(system=system or "")
         response: catalog_pb2.ListReleasesResponse = self._call("ListReleases", request, timeout)

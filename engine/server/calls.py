@@ -114,9 +114,7 @@ class Calls:
                         "Send fewer items in one request."
                     )
                 if slow or len(raw) > _INLINE_BYTES:
-                    response = await asyncio.get_running_loop().run_in_executor(
-                        self._executor, run, raw, facts
-                    )
+                    response = await asyncio.get_running_loop().run_in_executor(self._executor, run, raw, facts)
                 else:
                     response = run(raw, facts)
                 outcome = ("OK", "")
@@ -194,9 +192,7 @@ def _request_id(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
     return secrets.token_hex(8)
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext[bytes, bytes], error: CodesetError, request_id: str
-) -> NoReturn:
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], error: CodesetError, request_id: str) -> NoReturn:
     code = status_of(error.code)
     text = str(error).encode("utf-8", "replace")
     if len(text) > _TEXT_BYTES:

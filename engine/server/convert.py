@@ -35,13 +35,11 @@ __all__ = [
 _Enum = TypeVar("_Enum", bound=enum.IntEnum)
 
 _NODE_KINDS = {
-    value.name.removeprefix("NODE_KIND_").lower(): value.number
-    for value in terminology_pb2.NodeKind.DESCRIPTOR.values
+    value.name.removeprefix("NODE_KIND_").lower(): value.number for value in terminology_pb2.NodeKind.DESCRIPTOR.values
 }
 _NODE_KIND_NAMES = {number: name for name, number in _NODE_KINDS.items()}
 _NOTE_KINDS = {
-    value.name.removeprefix("NOTE_KIND_").lower(): value.number
-    for value in terminology_pb2.NoteKind.DESCRIPTOR.values
+    value.name.removeprefix("NOTE_KIND_").lower(): value.number for value in terminology_pb2.NoteKind.DESCRIPTOR.values
 }
 
 
@@ -85,10 +83,10 @@ def axis_message(axis: Axis) -> terminology_pb2.Axis:
     return terminology_pb2.Axis(position=axis.position, name=axis.name, value=axis.value, label=axis.label)
 
 
-def validation_message(found: Validation) -> terminology_pb2.CodeValidation:
-    """Convert one finding."""
+def validation_message(code: str, found: Validation) -> terminology_pb2.CodeValidation:
+    """Convert the finding on ``code``."""
     return terminology_pb2.CodeValidation(
-        code=found.code,
+        code=code,
         normalized=found.normalized,
         display=found.display,
         system=found.system,
@@ -198,7 +196,7 @@ def _diagnosis(found: DiagnosisResult) -> grouping_pb2.DiagnosisResult:
         poa_error=found.poa_error,  # type: ignore[arg-type]
     )
     for hac in found.hacs:
-        message.hacs.add(name=hac.name, status=hac.status)  # type: ignore[arg-type]
+        message.hacs.add(name=hac.name, status=hac.status)
     return message
 
 
@@ -208,5 +206,5 @@ def _procedure(found: ProcedureResult) -> grouping_pb2.ProcedureResult:
         recognized=found.recognized,
         operating_room=found.operating_room,
         affects_drg=found.affects_drg,  # type: ignore[arg-type]
-        hac_usage=found.hac_usage,
+        hac_usage=found.hac_usage,  # type: ignore[arg-type]
     )

@@ -26,7 +26,8 @@ from .convert import (
 )
 
 if TYPE_CHECKING:
-    from ..library import CodeSystem, Library
+    from ..codes import CodeSystem
+    from ..library import Library
 
 __all__ = ["Services"]
 
@@ -60,20 +61,17 @@ class Services:
         system = self._system(request, facts)
         kind = kind_name(request.kind)
         info = system.lookup(request.code, kind)
-        response = terminology_pb2.LookupResponse(
+        return terminology_pb2.LookupResponse(
             system=system.system,
             release=system.release,
             concept=concept_message(info),
             ancestors=[concept_message(ancestor) for ancestor in system.ancestors(request.code, kind)],
             child_count=len(system.children(request.code, kind)),
             notes=[note_message(note) for note in system.notes(request.code, kind=kind)],
+            axes=[axis_message(axis) for axis in system.axes(request.code)],
+            effective_from=info.effective_from or 0,
+            effective_to=info.effective_to or 0,
         )
-        if info.billable:
-            found = system.validate(request.code, request.date or None)
-            response.effective_from = found.effective_from or 0
-            response.effective_to = found.effective_to or 0
-            response.axes.extend(axis_message(axis) for axis in system.axes(request.code))
-        return response
 
     def validate_code(
         self, request: terminology_pb2.ValidateCodeRequest, facts: Facts
@@ -83,7 +81,7 @@ class Services:
             request.system, request.code, date=request.date or None, release=request.release or None
         )
         facts.releases = f"{found.system}/{found.release}"
-        return terminology_pb2.ValidateCodeResponse(result=validation_message(found))
+        return terminology_pb2.ValidateCodeResponse(result=validation_message(request.code, found))
 
     def batch_validate_codes(
         self, request: terminology_pb2.BatchValidateCodesRequest, facts: Facts
@@ -100,12 +98,10 @@ class Services:
             code, own_release, own_date = item.code, item.release, item.date
             try:
                 if own_release or own_date:
-                    found = validate(
-                        item.system or system, code, date=own_date or None, release=own_release or None
-                    )
+                    found = validate(item.system or system, code, date=own_date or None, release=own_release or None)
                 else:
                     found = validate(item.system or system, code, date=date, release=release)
-                add(validation_message(found))
+                add(validation_message(code, found))
                 releases.add(f"{found.system}/{found.release}")
             except CodesetError as error:
                 facts.errors += 1
@@ -115,9 +111,7 @@ class Services:
         facts.releases = ",".join(sorted(releases))
         return response
 
-    def subsumes(
-        self, request: terminology_pb2.SubsumesRequest, facts: Facts
-    ) -> terminology_pb2.SubsumesResponse:
+    def subsumes(self, request: terminology_pb2.SubsumesRequest, facts: Facts) -> terminology_pb2.SubsumesResponse:
         """Subsumes."""
         system = self._system(request, facts)
         outcome = system.subsumes(request.code_a, request.code_b)
@@ -130,15 +124,13 @@ class Services:
     def expand(self, request: terminology_pb2.ExpandRequest, facts: Facts) -> terminology_pb2.ExpandResponse:
         """Expand."""
         if request.page_size < 0:
-            raise InvalidFieldError(
-                f"page_size: expected 0 or more, got {request.page_size}", field="page_size"
-            )
+            raise InvalidFieldError(f"page_size: expected 0 or more, got {request.page_size}", field="page_size")
         size = min(request.page_size or _PAGE, _LARGEST_PAGE)
+        # All pages come from the release of the first, also when another one answers by now.
         release, start = _read_token(request.page_token)
-        if release:
-            system = self.library.code_system(request.system, release=release)
-        else:
-            system = self._system(request, facts)
+        system = self.library.code_system(
+            request.system, release=release or request.release or None, date=request.date or None
+        )
         facts.releases = f"{system.system}/{system.release}"
         kind = kind_name(request.kind)
         if request.relation == terminology_pb2.EXPAND_RELATION_ANCESTORS:
@@ -149,8 +141,7 @@ class Services:
             found = system.descendants(request.code, kind)
         else:
             raise InvalidFieldError(
-                "relation: expected EXPAND_RELATION_ANCESTORS, _CHILDREN or _DESCENDANTS, "
-                f"got {request.relation}",
+                f"relation: expected EXPAND_RELATION_ANCESTORS, _CHILDREN or _DESCENDANTS, got {request.relation}",
                 field="relation",
             )
         page = found[start : start + size]
@@ -166,9 +157,7 @@ class Services:
     def group_drg(self, request: grouping_pb2.GroupDrgRequest, facts: Facts) -> grouping_pb2.GroupDrgResponse:
         """GroupDrg."""
         if not request.HasField("claim"):
-            raise InvalidFieldError(
-                "claim: expected an inpatient claim, got a request without one", field="claim"
-            )
+            raise InvalidFieldError("claim: expected an inpatient claim, got a request without one", field="claim")
         result = self.library.group_drg(request.claim, grouping_options(request.options))
         if result.error is not None:
             raise result.error
@@ -196,9 +185,7 @@ class Services:
         facts.releases = ",".join(f"msdrg/{version}" for version in sorted(versions))
         return response
 
-    def list_releases(
-        self, request: catalog_pb2.ListReleasesRequest, facts: Facts
-    ) -> catalog_pb2.ListReleasesResponse:
+    def list_releases(self, request: catalog_pb2.ListReleasesRequest, facts: Facts) -> catalog_pb2.ListReleasesResponse:
         """ListReleases."""
         library = self.library
         releases = library.releases(request.system or None)
@@ -209,9 +196,7 @@ class Services:
             fill_error(unusable.error, public_error(error))
         return response
 
-    def get_release(
-        self, request: catalog_pb2.GetReleaseRequest, facts: Facts
-    ) -> catalog_pb2.GetReleaseResponse:
+    def get_release(self, request: catalog_pb2.GetReleaseRequest, facts: Facts) -> catalog_pb2.GetReleaseResponse:
         """GetRelease."""
         library = self.library
         info = library.release(request.system, release=request.release or None, date=request.date or None)
@@ -219,9 +204,7 @@ class Services:
         return catalog_pb2.GetReleaseResponse(release=release_message(info))
 
     def _system(self, request: Any, facts: Facts) -> CodeSystem:
-        system = self.library.code_system(
-            request.system, release=request.release or None, date=request.date or None
-        )
+        system = self.library.code_system(request.system, release=request.release or None, date=request.date or None)
         facts.releases = f"{system.system}/{system.release}"
         return system
 

@@ -80,6 +80,8 @@ def info(code: str) -> Any:
         billable=code not in KINDS,
         title=f"Title of {code}",
         short_title="",
+        effective_from=None if code in KINDS else 20151001,
+        effective_to=None,
     )
 
 
@@ -125,9 +127,6 @@ class CodeSystem:
             return Outcome.SUBSUMES
         return Outcome.SUBSUMED_BY if b in (x.code for x in self.ancestors(a)) else Outcome.NOT_SUBSUMED
 
-    def validate(self, code: str, date: int | None = None) -> Any:
-        return FakeLibrary().validate("icd10cm", code, date=date)
-
 
 class FakeLibrary:
     """Stands in for ``engine.library.Library``."""
@@ -155,6 +154,13 @@ class FakeLibrary:
             for name, release, kind in (("icd10cm", "2027", "codes"), ("msdrg", "43.1", "msdrg"))
             if system in (None, name)
         ]
+
+    def release(self, system: str, *, release: str | None = None, date: int | None = None) -> Any:
+        found = [r for r in self.releases(system) if release in (None, r.release)]
+        if not found:
+            raise errors.UnknownReleaseError(f"release: {release!r} is not loaded", field="release")
+        _check_date(date, "date")
+        return found[0]
 
     def code_system(self, system: str, *, release: str | None = None, date: int | None = None) -> CodeSystem:
         if system != "icd10cm":

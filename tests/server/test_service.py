@@ -101,6 +101,7 @@ def test_validate_many_answers_the_others(call: Call) -> None:
     assert found[0].valid
     assert found[-1].valid
     assert "/secret" not in found[5].error.message
+    assert set(to_dict(found[1])) == {"code", "error"}
     with pytest.raises(errors.UnknownSystemError, match="icd11"):
         raise_for_error(found[1])
     raise_for_error(found[0])
@@ -203,7 +204,7 @@ RESULT_JSON = {
 def test_a_result_as_json_is_that_of_the_engine_in_process(call: Call) -> None:
     library: Any = FakeLibrary()
     assert to_dict(call("group_drg", CLAIM)) == RESULT_JSON
-    local = library.group_drg(InpatientClaim(**CLAIM), GroupingOptions())  # type: ignore[arg-type]
+    local = library.group_drg(InpatientClaim(**CLAIM), GroupingOptions())
     assert local.to_dict() == RESULT_JSON
 
 
@@ -259,9 +260,7 @@ BAD_CLAIMS: list[tuple[Any, type[errors.CodesetError], str]] = [
 
 
 @pytest.mark.parametrize(("claim", "error", "field"), BAD_CLAIMS)
-def test_a_bad_claim_alone_raises(
-    call: Call, claim: Any, error: type[errors.CodesetError], field: str
-) -> None:
+def test_a_bad_claim_alone_raises(call: Call, claim: Any, error: type[errors.CodesetError], field: str) -> None:
     with pytest.raises(error) as raised:
         call("group_drg", claim)
     assert raised.value.field == field
@@ -296,3 +295,15 @@ def test_releases(call: Call) -> None:
     assert [r.system for r in call("releases", "msdrg")] == ["msdrg"]
     with pytest.raises(errors.UnknownSystemError):
         call("releases", "icd11")
+
+
+def test_one_release(call: Call) -> None:
+    assert call("release", "icd10cm", "2027").release == "2027"
+    assert call("release", "msdrg", date="20261001").release == "43.1"
+    with pytest.raises(errors.UnknownReleaseError):
+        call("release", "icd10cm", "1999")
+    with pytest.raises(errors.DateOutsideCoverageError):
+        call("release", "icd10cm", date=19000101)
+    for date in ("1.1.2026", 0, True, 2.5, "20261", 123456789):
+        with pytest.raises(errors.InvalidDateError, match="date"):
+            call("release", "icd10cm", date=date)
