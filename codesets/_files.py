@@ -14,9 +14,7 @@ __all__ = ["squeeze", "text_lines", "wrong"]
 def wrong(source: Source, what: str) -> SourceFormatError:
     """Return the error to raise when ``source`` is not what it should be; ``what`` says got and expected."""
     where = f"{source.file} of {source.wheel} {source.version}" if source.wheel else source.file
-    return SourceFormatError(
-        f"{where}: {what}. The file is damaged or of a layout this version does not know."
-    )
+    return SourceFormatError(f"{where}: {what}. The file is damaged or of a layout this version does not know.")
 
 
 def text_lines(stream: IO[bytes], source: Source) -> Iterator[str]:

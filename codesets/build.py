@@ -7,6 +7,7 @@ before, here, so that a subprocess never needs the network."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -106,9 +107,7 @@ def build(
     else:
         _build_apart(list(jobs.values()), store, root, replace, workers, count, seconds)
     return [
-        BuiltPack(
-            target, store / target.system / target.release, target.id in seconds, seconds.get(target.id, 0.0)
-        )
+        BuiltPack(target, store / target.system / target.release, target.id in seconds, seconds.get(target.id, 0.0))
         for target in chosen
     ]
 
@@ -195,9 +194,7 @@ def _build_here(
     """Build the targets of one system in this process, yielding each with the seconds it took."""
     cache = fetch.Cache(root, offline=True)
     system = job[0].system
-    make: _GrouperMaker | _CodesMaker = (
-        _GrouperMaker(cache) if system == "msdrg" else _CodesMaker(cache, system)
-    )
+    make: _GrouperMaker | _CodesMaker = _GrouperMaker(cache) if system == "msdrg" else _CodesMaker(cache, system)
     for target in job:
         begin = time.perf_counter()
         make(target, store, replace, step)
@@ -211,9 +208,7 @@ class _CodesMaker:
         self._importer: icd10cm.Importer | icd10pcs.Importer
         self._importer = icd10cm.Importer(cache) if system == "icd10cm" else icd10pcs.Importer(cache)
 
-    def __call__(
-        self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]
-    ) -> None:
+    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
         step(target, "import")
         tables = self._importer.tables(target)
         step(target, "compile")
@@ -225,9 +220,7 @@ class _GrouperMaker:
         self._cache = cache
         self._blobs: Mapping[str, bytes] | None = None
 
-    def __call__(
-        self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]
-    ) -> None:
+    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
         from engine.compile_msdrg import compile_msdrg
 
         from . import msdrg
@@ -349,6 +342,8 @@ def _error(code: str, text: str) -> Exception:
 def _serve(stdin: IO[str], stdout: IO[str]) -> int:
     """The subprocess: an order on ``stdin``, a line of JSON for each step and each pack on ``stdout``."""
     order = json.load(stdin)
+    # Millions of small tuples, none in a cycle: the collector would look at them again and again.
+    gc.disable()
 
     def say(message: dict[str, Any]) -> None:
         stdout.write(json.dumps(message) + "\n")

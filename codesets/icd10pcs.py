@@ -145,9 +145,7 @@ def read_code_list(stream: IO[bytes], source: Source) -> dict[str, Title]:
     return titles
 
 
-def read_tables(
-    path: Path, source: Source, vocabulary: set[str] | None = None
-) -> tuple[dict[str, Title], Labels]:
+def read_tables(path: Path, source: Source, vocabulary: set[str] | None = None) -> tuple[dict[str, Title], Labels]:
     """Read ``icd10pcs.db`` (SQLite): the code list with titles, and the tables with their axis labels.
 
     The labels came out of a printed page and have its line breaks in them ("Drug- eluting",

@@ -118,8 +118,7 @@ def merge_spells(master: CodeMaster) -> list[Spell]:
                 next_day[day] = _day_after(day)
         if last > master.termination:
             raise SourceFormatError(
-                f"code {code} is valid until {last}; "
-                f"expected no date after the termination date {master.termination}."
+                f"code {code} is valid until {last}; expected no date after the termination date {master.termination}."
             )
         last = OPEN_END if last == master.termination else last
         if spells and spells[-1].code == code:
@@ -136,9 +135,7 @@ def merge_spells(master: CodeMaster) -> list[Spell]:
     return spells
 
 
-def read_conversions(
-    blobs: Mapping[str, bytes], name: str, spells: list[Spell]
-) -> tuple[list[Replacement], int]:
+def read_conversions(blobs: Mapping[str, bytes], name: str, spells: list[Spell]) -> tuple[list[Replacement], int]:
     """Read a year-to-year conversion table (``icd10cm_conversions``, ``icd10pcs_conversions``): old code to
     new code.
 
@@ -163,9 +160,7 @@ def read_conversions(
         blob[rows_at : rows_at + count * _CONVERSION.size]
     ):
         if pair >= pairs or direction not in (NEWER_TO_OLDER, OLDER_TO_NEWER):
-            raise _wrong(
-                name, f"pair {pair}, direction {direction}; expected a pair below {pairs}, direction 0 or 1"
-            )
+            raise _wrong(name, f"pair {pair}, direction {direction}; expected a pair below {pairs}, direction 0 or 1")
         if direction == OLDER_TO_NEWER:
             found.add((_text(source), _text(target), day))
     last_day = {spell.code: spell.last for spell in spells}
@@ -245,6 +240,4 @@ def _day_after(value: int) -> int:
 
 
 def _wrong(name: str, what: str) -> SourceFormatError:
-    return SourceFormatError(
-        f"table {name}: {what}. The file is damaged or of a layout this version does not know."
-    )
+    return SourceFormatError(f"table {name}: {what}. The file is damaged or of a layout this version does not know.")
