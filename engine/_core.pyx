@@ -159,10 +159,15 @@ cdef uint64_t key_of(const char* text, Py_ssize_t length) noexcept nogil:
     cdef uint64_t key
     if 0 < length <= 8:
         memcpy(&word, text, length)
-        key = key_of_word(word)
+        key = key_of_plain(word, length)
         if key:
             return key
     return key_of_text(text, length)
+
+
+cdef inline uint64_t key_of_plain(uint64_t word, Py_ssize_t length) noexcept nogil:
+    # Where the length is known, a NUL at the end is no padding but part of the text.
+    return key_of_word(word) if word >> (8 * (length - 1)) else 0
 
 
 cdef int text_of(uint64_t key, char* text) noexcept nogil:
@@ -185,7 +190,7 @@ cdef uint64_t key_of_object(PyObject* code) noexcept:
         if 0 < length <= 8:
             # The eight bytes that end with the text: those before it are the object's own header and
             # shifted out.
-            key = key_of_word(load(text + length - 8) >> (8 * (8 - length)))
+            key = key_of_plain(load(text + length - 8) >> (8 * (8 - length)), length)
             if key:
                 return key
         return key_of_text(text, length)
@@ -518,7 +523,8 @@ def day_number(date: int) -> int:
 cdef str text_of_key(uint64_t key, int dot):
     cdef char[9] text
     cdef int length = text_of(key, text)
-    if dot and length > dot:
+    # A range ("A00-B99") has no dot.
+    if dot and length > dot and text[dot] != c'-':
         return f"{text[:dot].decode('latin-1')}.{text[dot:length].decode('latin-1')}"
     return text[:length].decode("latin-1")
 
