@@ -62,7 +62,7 @@ KINDS: tuple[tuple[str, Callable[[DrgResult], bool]], ...] = (
     ("medical", lambda r: medical(r) and decided(r) == Severity.SEVERITY_NON_CC),
     ("surgical, MCC", lambda r: surgical(r) and decided(r) == Severity.SEVERITY_MCC and 20 < drg(r) < 981),
     ("surgical", lambda r: surgical(r) and decided(r) == Severity.SEVERITY_NON_CC and 20 < drg(r) < 981),
-    ("transplant, ECMO, …", lambda r: surgical(r) and drg(r) <= 20),
+    ("pre-MDC", lambda r: surgical(r) and drg(r) <= 20),
     ("newborn", lambda r: r.final_grouping.mdc == 15 and drg(r) != 999),
     ("several injuries", lambda r: r.final_grouping.mdc == 24 and drg(r) < 981),
     ("unrelated procedure", lambda r: 981 <= drg(r) <= 989),
@@ -192,13 +192,14 @@ def show_claims(console: Console, client: Client, claims: list[dict[str, Any]], 
     table = Table(
         title=f"{len(chosen)} of the claims", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
-    for column in ("Claim", "Kind", "Version"):
+    # A narrow terminal has no room for everything: what says least goes, and the texts break into lines.
+    wide = console.width >= 150
+    text_width = max(20, (console.width - (92 if wide else 60)) // 2)
+    for column in ("Claim", *(("Kind", "Version") if wide else ())):
         table.add_column(column, no_wrap=True)
-    # One line a claim where there is room for it.
-    wide = console.width >= 140
-    table.add_column("Principal diagnosis", ratio=1, no_wrap=wide, overflow="ellipsis")
+    table.add_column("Principal diagnosis", width=text_width, no_wrap=wide, overflow="ellipsis")
     table.add_column("DRG", justify="right", no_wrap=True)
-    table.add_column("Title", ratio=1, no_wrap=wide, overflow="ellipsis")
+    table.add_column("Title", width=text_width, no_wrap=wide, overflow="ellipsis")
     table.add_column("MDC", justify="right", no_wrap=True)
     for column in ("Severity", "HAC"):
         table.add_column(column, no_wrap=True)
@@ -209,8 +210,7 @@ def show_claims(console: Console, client: Client, claims: list[dict[str, Any]], 
         why = ReturnCode.Name(final.return_code).removeprefix("RETURN_CODE_")
         table.add_row(
             result.claim_id,
-            kind,
-            result.version,
+            *((kind, result.version) if wide else ()),
             f"{diagnosis.display or '(none)'} {diagnosis.title or 'no such code'}",
             Text(number, style="bold"),
             final.drg_title if final.return_code == ReturnCode.RETURN_CODE_OK else f"Ungroupable: {why}",
