@@ -16,8 +16,10 @@ from ..drg import AffectFlags, Detail, GroupingOptions, TieBreaker
 from ..errors import CodesetError, InvalidFieldError
 
 if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
     from ..codes import Axis, CodeInfo, NoteInfo, Validation
-    from ..drg import DiagnosisResult, DrgResult, Grouping, ProcedureResult
+    from ..drg import DrgResult, Grouping
     from ..library import ReleaseInfo
 
 __all__ = [
@@ -155,27 +157,47 @@ def _member(kind: type[_Enum], number: int, field: str) -> _Enum:
 
 
 class DrgMessages:
-    """Converts grouping results of one request.
-
-    Groupings repeat within a batch, so each is converted once.
-    """
+    """Writes grouping results into the messages of one response. Groupings repeat within a batch: each is made once."""
 
     def __init__(self) -> None:
         self._groupings: dict[Grouping | None, grouping_pb2.Grouping] = {}
 
-    def message(self, result: DrgResult) -> grouping_pb2.DrgResult:
-        """Convert a result that has no error."""
-        return grouping_pb2.DrgResult(
+    def add(self, results: RepeatedCompositeFieldContainer[grouping_pb2.DrgResult], result: DrgResult) -> None:
+        """Append a result that has no error to ``results``, in place: a message made first and appended
+        is copied whole.
+        """
+        message = results.add(
             claim_id=result.claim_id,
             version=result.version,
             initial_grouping=self._grouping(result.initial_grouping),
             final_grouping=self._grouping(result.final_grouping),
-            hac_status=result.hac_status,  # type: ignore[arg-type]
+            hac_status=result.hac_status,
             hac_categories=result.hac_categories,
-            admit_diagnosis_flag=result.admit_diagnosis_flag,  # type: ignore[arg-type]
-            diagnoses=[_diagnosis(found) for found in result.diagnoses],
-            procedures=[_procedure(found) for found in result.procedures],
+            admit_diagnosis_flag=result.admit_diagnosis_flag,
         )
+        add = message.diagnoses.add
+        for dx in result.diagnoses:
+            code, recognized, initial_severity, final_severity, affects_drg, poa_error, hacs = dx
+            diagnosis = add(
+                code=code,
+                recognized=recognized,
+                initial_severity=initial_severity,
+                final_severity=final_severity,
+                affects_drg=affects_drg,
+                poa_error=poa_error,
+            )
+            for name, status in hacs:
+                diagnosis.hacs.add(name=name, status=status)
+        add_procedure = message.procedures.add
+        for px in result.procedures:
+            code, recognized, operating_room, affects_drg, hac_usage = px
+            add_procedure(
+                code=code,
+                recognized=recognized,
+                operating_room=operating_room,
+                affects_drg=affects_drg,
+                hac_usage=hac_usage,
+            )
 
     def _grouping(self, grouping: Grouping | None) -> grouping_pb2.Grouping | None:
         message = self._groupings.get(grouping)
@@ -184,27 +206,3 @@ class DrgMessages:
             message = grouping_pb2.Grouping(**grouping._asdict())
             self._groupings[grouping] = message
         return message
-
-
-def _diagnosis(found: DiagnosisResult) -> grouping_pb2.DiagnosisResult:
-    message = grouping_pb2.DiagnosisResult(
-        code=found.code,
-        recognized=found.recognized,
-        initial_severity=found.initial_severity,  # type: ignore[arg-type]
-        final_severity=found.final_severity,  # type: ignore[arg-type]
-        affects_drg=found.affects_drg,  # type: ignore[arg-type]
-        poa_error=found.poa_error,  # type: ignore[arg-type]
-    )
-    for hac in found.hacs:
-        message.hacs.add(name=hac.name, status=hac.status)
-    return message
-
-
-def _procedure(found: ProcedureResult) -> grouping_pb2.ProcedureResult:
-    return grouping_pb2.ProcedureResult(
-        code=found.code,
-        recognized=found.recognized,
-        operating_room=found.operating_room,
-        affects_drg=found.affects_drg,  # type: ignore[arg-type]
-        hac_usage=found.hac_usage,  # type: ignore[arg-type]
-    )

