@@ -201,6 +201,18 @@ def _build_here(
         yield target, time.perf_counter() - begin
 
 
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Tables are millions of small tuples, none in a cycle: the collector would look at them over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class _CodesMaker:
     def __init__(self, cache: fetch.Cache, system: str) -> None:
         from . import icd10cm, icd10pcs
@@ -209,10 +221,11 @@ class _CodesMaker:
         self._importer = icd10cm.Importer(cache) if system == "icd10cm" else icd10pcs.Importer(cache)
 
     def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
-        step(target, "import")
-        tables = self._importer.tables(target)
-        step(target, "compile")
-        write_tables(tables, store, replace=replace)
+        with _without_collector():
+            step(target, "import")
+            tables = self._importer.tables(target)
+            step(target, "compile")
+            write_tables(tables, store, replace=replace)
 
 
 class _GrouperMaker:
@@ -342,8 +355,6 @@ def _error(code: str, text: str) -> Exception:
 def _serve(stdin: IO[str], stdout: IO[str]) -> int:
     """The subprocess: an order on ``stdin``, a line of JSON for each step and each pack on ``stdout``."""
     order = json.load(stdin)
-    # Millions of small tuples, none in a cycle: the collector would look at them again and again.
-    gc.disable()
 
     def say(message: dict[str, Any]) -> None:
         stdout.write(json.dumps(message) + "\n")

@@ -501,42 +501,71 @@ def build_tree(
             used.add(index)
             index = divisions[index].parent
 
-    nodes: list[Node] = []
-    where: dict[tuple[bool, str], int] = {}
-    titles = base.titles
+    writer = _Writer(valid, base.titles, title_of, short_titles, children)
 
-    def emit_code(code: str, parent: int) -> None:
-        index = len(nodes)
-        where[False, code] = index
-        billable = code in valid
-        title = titles[code] if code in titles else title_of(code)
-        short = short_titles.get(code, "")
-        if len(code) == 3:
-            nodes.append(Node("category", code, parent, billable, title, short))
-        else:
-            kind = "code" if billable else "subcategory"
-            nodes.append(Node(kind, f"{code[:3]}.{code[3:]}", parent, billable, title, short))
-        if code in children:
-            for child in children[code]:
-                emit_code(child, index)
-
-    def emit_division(at: int, parent: int) -> None:
-        division = divisions[at]
-        index = len(nodes)
-        where[True, division.code] = index
-        nodes.append(Node(division.kind, division.code, parent, False, division.title))
+    def write_division(at: int, parent: int) -> None:
+        index = writer.division(divisions[at], parent)
         for below in sorted(inner.get(at, ()), key=lambda i: divisions[i].first):
             if below in used:
-                emit_division(below, index)
+                write_division(below, index)
         for category in categories.get(at, ()):
-            emit_code(category, index)
+            writer.code(category, index)
 
     for at in inner.get(-1, ()):
         if at in used:
-            emit_division(at, -1)
+            write_division(at, -1)
     for category in categories.get(-1, ()):
-        emit_code(category, -1)
-    return Tree(nodes, where, missing)
+        writer.code(category, -1)
+    return Tree(writer.nodes, writer.where, missing)
+
+
+class _Writer:
+    """Writes nodes in pre-order."""
+
+    def __init__(
+        self,
+        valid: set[str],
+        titles: Mapping[str, str],
+        title_of: Callable[[str], str],
+        short_titles: Mapping[str, str],
+        children: Mapping[str, list[str]],
+    ) -> None:
+        self.nodes: list[Node] = []
+        self.where: dict[tuple[bool, str], int] = {}
+        self._valid = valid
+        self._titles = titles
+        self._title_of = title_of
+        self._short_titles = short_titles
+        self._children = children
+
+    def division(self, division: Division, parent: int) -> int:
+        index = len(self.nodes)
+        self.where[True, division.code] = index
+        self.nodes.append(Node(division.kind, division.code, parent, False, division.title))
+        return index
+
+    def code(self, code: str, parent: int) -> None:
+        """Write a code and all below it."""
+        index = len(self.nodes)
+        self.where[False, code] = index
+        billable = code in self._valid
+        title = self._titles[code] if code in self._titles else self._title_of(code)
+        short = self._short_titles.get(code, "")
+        if len(code) == 3:
+            node = Node("category", code, parent, billable, title, short)
+        else:
+            node = Node(
+                "code" if billable else "subcategory",
+                f"{code[:3]}.{code[3:]}",
+                parent,
+                billable,
+                title,
+                short,
+            )
+        self.nodes.append(node)
+        if code in self._children:
+            for child in self._children[code]:
+                self.code(child, index)
 
 
 def _place_category(
