@@ -101,10 +101,7 @@ class _Reader:
             text = severity.rstrip(b"\0").decode("ascii")
             schemes.append(DiagnosisAttributes(mdc, text, names[operands], names[hac], names[category]))
         rows = self._current(np.frombuffer(blob, _DIAGNOSIS, n_codes, codes_at))
-        return {
-            code.decode("ascii"): schemes[i]
-            for code, i in zip(*_columns(rows, "code", "scheme"), strict=True)
-        }
+        return {code.decode("ascii"): schemes[i] for code, i in zip(*_columns(rows, "code", "scheme"), strict=True)}
 
     def procedures(self) -> dict[str, tuple[str, ...]]:
         blob, (n, at) = self._table("procedure_attributes", 2)
@@ -215,9 +212,7 @@ class _Reader:
     def _records(self, blob: bytes, layout: str, at: int, count: int) -> Iterator[tuple[Any, ...]]:
         size = struct.calcsize(layout)
         if at + size * count > len(blob):
-            raise SourceFormatError(
-                f"{count} records of {size} bytes at {at} do not fit in {len(blob)} bytes"
-            )
+            raise SourceFormatError(f"{count} records of {size} bytes at {at} do not fit in {len(blob)} bytes")
         return struct.iter_unpack(layout, memoryview(blob)[at : at + size * count])
 
     def _strings(self, blob: bytes, at: int, count: int) -> tuple[str, ...]:

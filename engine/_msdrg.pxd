@@ -333,6 +333,21 @@ cdef struct Outcome:            # one pass over the formula lists
     uint16_t matched[MAX_STEPS]         # atoms found true on the way through the winner
     uint16_t pre_matched[MAX_STEPS]
 
+cdef struct Visit:              # one look at a formula list, recorded for explanations
+    int32_t row                 # winner, -1: none
+    int16_t mdc
+    uint64_t mask[WORDS]        # atoms as the list saw them, severity aside
+    uint64_t suppressed_mcc     # as in Scratch
+    uint64_t suppressed_cc
+
+cdef enum:
+    MAX_VISITS = 16
+
+cdef struct Trace:
+    int n_visits
+    int n_initial               # how many of them belong to the initial pass
+    Visit visits[MAX_VISITS]
+
 cdef struct Scratch:            # room for the working data of one claim; one per thread
     Diagnosis* dx               # [max_dx] input order
     Procedure* px               # [max_px] input order
@@ -364,6 +379,7 @@ cdef struct Scratch:            # room for the working data of one claim; one pe
     uint8_t list_suppression    # of the last formula looked at
     uint8_t list_severity
     uint8_t hac_met             # some entry is HAC_MET
+    Trace* trace                # NULL: nothing is recorded
 
 
 cdef int group(

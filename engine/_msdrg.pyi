@@ -10,6 +10,10 @@ from .pack import Pack
 DETAIL: int
 CODE_ORDER: int
 NO_AFFECT: int
+FLAG_EXCLUDED: int
+FLAG_DEATH: int
+FLAG_DOWNGRADED: int
+FLAG_HAC_MET: int
 SEXES: Mapping[Any, int]
 HOSPITAL_STATUSES: Mapping[Any, int]
 DISCHARGE_STATUSES: frozenset[int]
@@ -24,6 +28,8 @@ class Grouper:
     def pack(self) -> Pack: ...
     @property
     def version(self) -> str: ...
+    def diagnosis(self, code: str) -> int: ...
+    def procedure(self, code: str) -> int: ...
 
 class ClaimBatch:
     def __init__(self, claims: Iterable[Any], resolve: Callable[[str, int], int]) -> None: ...
@@ -37,3 +43,4 @@ class ClaimBatch:
 def run(
     batch: ClaimBatch, groupers: list[Grouper], options: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.uint32]]: ...
+def trace(batch: ClaimBatch, grouper: Grouper, options: int) -> dict[str, Any]: ...

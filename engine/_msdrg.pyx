@@ -38,6 +38,11 @@ cdef uint64_t HASH = 0x9E3779B97F4A7C15
 DETAIL = OPTION_DETAIL
 CODE_ORDER = OPTION_CODE_ORDER
 NO_AFFECT = OPTION_NO_AFFECT
+# Flags of a diagnosis as `trace` returns them.
+FLAG_EXCLUDED = DX_EXCLUDED
+FLAG_DEATH = DX_DEATH
+FLAG_DOWNGRADED = DX_DOWNGRADED
+FLAG_HAC_MET = DX_HAC_MET
 
 
 # --- bits ---------------------------------------------------------------------------------------------------
@@ -487,6 +492,22 @@ cdef bint is_true(const Tables* t, Scratch* s, const Step* program) noexcept nog
     return at == STEP_TRUE
 
 
+cdef inline void record_visit(const Tables* t, Scratch* s, int mdc, int32_t row) noexcept nogil:
+    cdef Visit* visit
+    if s.trace == NULL or s.trace.n_visits == MAX_VISITS:
+        return
+    visit = s.trace.visits + s.trace.n_visits
+    s.trace.n_visits += 1
+    visit.row = row
+    visit.mdc = <int16_t>mdc
+    memcpy(visit.mask, s.mask, sizeof(visit.mask))
+    clear_bit(visit.mask, t.known.mcc)
+    clear_bit(visit.mask, t.known.cc)
+    clear_bit(visit.mask, t.known.non_cc)
+    visit.suppressed_mcc = s.suppressed_mcc
+    visit.suppressed_cc = s.suppressed_cc
+
+
 cdef int32_t evaluate(const Tables* t, Scratch* s, int mdc) noexcept nogil:
     """The first true row of list ``mdc`` by rank, -1: none. Leaves its matched atoms and the severity it
     saw."""
@@ -526,7 +547,9 @@ cdef int32_t evaluate(const Tables* t, Scratch* s, int mdc) noexcept nogil:
             if is_true(t, s, t.step + row.program):
                 s.list_suppression = row.suppression
                 s.list_severity = severity
+                record_visit(t, s, mdc, <int32_t>list_row)
                 return <int32_t>list_row
+    record_visit(t, s, mdc, -1)
     s.n_matched = 0
     s.list_suppression = t.lists[index].last_suppression
     s.list_severity = severity_under(s, s.list_suppression)
@@ -1163,6 +1186,8 @@ cdef int group(
     compute_atoms(t, s)
 
     run_pass(t, s, &initial)
+    if s.trace != NULL:
+        s.trace.n_initial = s.trace.n_visits
     if initial.return_code != RETURN_OK:
         ungroupable(&result.initial, initial.return_code)
         ungroupable(&result.final, initial.return_code)
@@ -1435,6 +1460,21 @@ cdef class Grouper:
         self._check(name, slots["member"] < members)
         shift[0] = 64 - bits
         return 0
+
+    def diagnosis(self, str code):
+        """Row of ``scheme`` that ``code`` has, 0 if it is not a diagnosis of the version."""
+        return self._attributes(self.tables.dx_slot, self.tables.dx_shift, code)
+
+    def procedure(self, str code):
+        """Row of ``pattern`` that ``code`` has, 0 if it is not a procedure of the version."""
+        return self._attributes(self.tables.px_slot, self.tables.px_shift, code)
+
+    cdef int _attributes(self, const Slot* slots, int shift, str code) except -1:
+        cdef Py_ssize_t length
+        cdef const char* text = ascii_of(code, "code", &length)
+        cdef uint64_t key = key_of(text, length) if text != NULL else 0
+        cdef const Slot* slot = find_slot(slots, shift, key)
+        return slot.attributes if key and slot.key else 0
 
     cdef const void* _pointer(self, str name) except? NULL:
         cdef const unsigned char[::1] view
@@ -1824,6 +1864,19 @@ cdef void give_back(Scratch* s) noexcept nogil:
     free(s.satisfied)
 
 
+cdef inline void claim_of(ClaimBatch batch, const ClaimRow* row, Claim* claim) noexcept nogil:
+    claim.dx = batch.dx + row.dx
+    claim.poa = batch.poa + row.dx
+    claim.px = batch.px + row.px
+    claim.n_dx = row.n_dx
+    claim.n_px = row.n_px
+    claim.admit = row.admit
+    claim.admit_given = row.admit_given
+    claim.sex = row.sex
+    claim.hospital_status = row.hospital_status
+    claim.discharge_status = row.discharge_status
+
+
 def run(ClaimBatch batch, list groupers, uint32_t options):
     """Group a batch; return (results, diagnoses, procedures, first diagnosis of each claim, first procedure
     of each claim).
@@ -1867,16 +1920,7 @@ def run(ClaimBatch batch, list groupers, uint32_t options):
                 if row.grouper < 0:
                     continue
                 t = tables[row.grouper]
-                claim.dx = batch.dx + row.dx
-                claim.poa = batch.poa + row.dx
-                claim.px = batch.px + row.px
-                claim.n_dx = row.n_dx
-                claim.n_px = row.n_px
-                claim.admit = row.admit
-                claim.admit_given = row.admit_given
-                claim.sex = row.sex
-                claim.hospital_status = row.hospital_status
-                claim.discharge_status = row.discharge_status
+                claim_of(batch, row, &claim)
                 group(
                     t, &scratch, &claim, options, result + i,
                     dx_out + row.dx if detail else NULL, px_out + row.px if detail else NULL,
@@ -1886,3 +1930,61 @@ def run(ClaimBatch batch, list groupers, uint32_t options):
     start[0, n] = <uint32_t>batch.n_dx
     start[1, n] = <uint32_t>batch.n_px
     return results, diagnoses, procedures, starts
+
+
+def trace(ClaimBatch batch, Grouper grouper, uint32_t options):
+    """Group the only claim of ``batch`` with a recorder; return what the walk left behind.
+
+    A dict with ``visits`` (one tuple a formula list looked at: MDC number, winning row or -1, mask as bytes, suppression sets under which
+    no MCC and no CC counts), ``initial`` (how many of the visits belong to the initial pass), ``diagnoses`` (flags, severity 0 to 2, HAC
+    statuses), ``procedures`` (numbers of the lists in which the procedure's own names are hidden) and ``clusters`` (cluster, positions
+    of its members in the claim). Same code path as ``run``.
+    """
+    cdef Scratch scratch
+    cdef Trace visits
+    cdef Claim claim
+    cdef Result result
+    cdef ClaimRow* row = batch.rows
+    cdef Py_ssize_t i, k
+    cdef Diagnosis* dx
+    if batch.n != 1 or row.grouper < 0:
+        raise ValueError("expected a batch of one claim without error")
+    memset(&visits, 0, sizeof(visits))
+    dx_out = np.zeros(row.n_dx + 1, DIAGNOSIS_DTYPE)
+    px_out = np.zeros(row.n_px + 1, PROCEDURE_DTYPE)
+    cdef unsigned char[::1] dx_bytes = dx_out.view("u1")
+    cdef unsigned char[::1] px_bytes = px_out.view("u1")
+    try:
+        make_room(&scratch, row.n_dx, row.n_px, grouper.tables.n_clusters)
+        scratch.trace = &visits
+        claim_of(batch, row, &claim)
+        group(
+            &grouper.tables, &scratch, &claim, options | OPTION_DETAIL, &result,
+            <DiagnosisResult*>&dx_bytes[0], <ProcedureResult*>&px_bytes[0],
+        )
+        looks = []
+        for i in range(visits.n_visits):
+            looks.append((
+                visits.visits[i].mdc,
+                visits.visits[i].row,
+                (<char*>visits.visits[i].mask)[:sizeof(visits.visits[i].mask)],
+                visits.visits[i].suppressed_mcc,
+                visits.visits[i].suppressed_cc,
+            ))
+        diagnoses = []
+        for i in range(row.n_dx):
+            dx = scratch.dx + i
+            diagnoses.append((dx.flags, dx.severity, [dx.hac_status[k] for k in range(dx.n_hacs)]))
+        procedures = []
+        for i in range(row.n_px):
+            procedures.append([k for k in range(N_LISTS) if (scratch.px[i].suppressed >> k) & 1])
+        clusters = []
+        for k in range(scratch.n_satisfied):
+            members = [i for i in range(row.n_px) if is_member(&grouper.tables, &scratch, k, scratch.px + i)]
+            clusters.append((scratch.satisfied[k].cluster, members))
+    finally:
+        give_back(&scratch)
+    return {
+        "visits": looks, "initial": visits.n_initial, "diagnoses": diagnoses, "procedures": procedures,
+        "clusters": clusters,
+    }

@@ -229,6 +229,7 @@ class _Compiler:
         self._hac_programs(hac)
         self._known_bits()
         self._titles()
+        self._text_array("formula", [row.text for row in self._rows()])
         t = self.tables
         facts = {
             "diagnoses": len(t.diagnoses),
@@ -464,7 +465,9 @@ class _Compiler:
         starts = [0]
         programs: list[int] = []
         steps: list[tuple[int, int, int, int]] = []
+        texts: list[str] = []
         for number in range(16):
+            texts += self.tables.hac_formulas.get(number, ())
             for tree in hac.get(number, ()):
                 programs.append(len(steps))
                 steps += self._program(tree)
@@ -474,6 +477,9 @@ class _Compiler:
             "hac_program": np.array(programs, "<u4"),
             "hac_step": np.array(steps, STEP),
         }
+        self._text_array("hac_formula", texts)
+        names = [names for names, _ in sorted(self.suppressions.items(), key=lambda item: item[1])]
+        self._text_array("suppression", [" ".join(sorted(each)) for each in names])
 
     def _known_bits(self) -> None:
         self.arrays["known_bits"] = np.array([self.bit.get(atom, NO_BIT) for atom in KNOWN], "<u2")

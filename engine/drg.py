@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -235,6 +235,8 @@ class InpatientClaim:
     procedures: Sequence[str] = ()
 
 
+T = TypeVar("T")
+
 Claim: TypeAlias = Mapping[str, Any] | InpatientClaim | Any
 """A claim as callers may give it."""
 
@@ -383,10 +385,20 @@ class MsdrgGrouper:
         self.mdc_titles: Mapping[int, str] = _titles(pack, "mdc")
         """MDC to its title in this version."""
 
+        self._explaining: Any = None
+
     @property
     def version(self) -> str:
         """The version, "43.1"."""
         return self.manifest.release
+
+    def explaining(self, read: Callable[[MsdrgGrouper], T]) -> T:
+        """Return what ``read`` makes of this version, made once. Two threads at first use may both make it; it is the
+        same."""
+        if self._explaining is None:
+            self._explaining = read(self)
+        explaining: T = self._explaining
+        return explaining
 
     def __repr__(self) -> str:
         return f"<MS-DRG {self.version}>"
@@ -465,9 +477,7 @@ class DrgResults(Sequence[DrgResult]):
             claim_id = _field(claim, "claim_id") or ""
             if grouper < 0:
                 # The id itself may be what is wrong with the claim.
-                yield DrgResult(
-                    claim_id if isinstance(claim_id, str) else "", "", error=self._batch.errors[first + i]
-                )
+                yield DrgResult(claim_id if isinstance(claim_id, str) else "", "", error=self._batch.errors[first + i])
                 continue
             versioned = self._groupers[grouper]
             initial, final, hac_status, categories, admit, failed = row
@@ -512,9 +522,7 @@ def group_many(
     Raises InvalidFieldError if ``claims`` is not an iterable of claims at all.
     """
     if isinstance(claims, (str, bytes, Mapping)) or not isinstance(claims, Iterable):
-        raise InvalidFieldError(
-            f"claims: expected a sequence of claims, got {type(claims).__name__}", field="claims"
-        )
+        raise InvalidFieldError(f"claims: expected a sequence of claims, got {type(claims).__name__}", field="claims")
     groupers: list[MsdrgGrouper] = []
 
     def resolve(version: str, date: int) -> int:
