@@ -213,7 +213,7 @@ def write_pack(
             facts=dict(facts or {}),
             files=files,
         )
-        text = json.dumps(_to_json(manifest), indent=1, ensure_ascii=False) + "\n"
+        text = _to_text(_to_json(manifest))
         with (temporary / MANIFEST).open("x", encoding="utf-8") as out:
             out.write(text)
             out.flush()
@@ -244,7 +244,7 @@ def read_manifest(path: Path) -> Manifest:
         if path.is_dir():
             raise _corrupt(path, MANIFEST, "it is missing") from None
         raise PackNotFoundError(
-            f"no pack at {path}. `codeset-engine list` shows what there is, `codeset-engine build` makes more."
+            f"no pack at {path}. `codeset-engine list` shows what is there, `codeset-engine build` makes it."
         ) from None
     except OSError as error:
         raise _corrupt(path, MANIFEST, f"it cannot be read ({error.strerror})") from None
@@ -263,6 +263,9 @@ def read_manifest(path: Path) -> Manifest:
             )
         if checksum != _document_checksum(document):
             raise _corrupt(path, MANIFEST, "its checksum is not that of its content")
+        # The checksum is of what the text means; an altered blank means the same, but it is damage all the same.
+        if _to_text(document | {"xxh3_128": checksum}) != text.decode():
+            raise _corrupt(path, MANIFEST, "it is not as it was written")
         return _from_json(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, (PackIncompatibleError, PackCorruptError)):
@@ -420,6 +423,10 @@ def _sync_directory(path: Path) -> None:
 def _document_checksum(document: Mapping[str, Any]) -> str:
     canonical = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(canonical.encode())
+
+
+def _to_text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _to_json(manifest: Manifest) -> dict[str, Any]:
