@@ -26,7 +26,8 @@ def error_of(failed: Any, target: str, method: str) -> errors.CodesetError:
     """
     code: grpc.StatusCode = failed.code()
     details: str = failed.details() or ""
-    metadata = dict(failed.trailing_metadata() or ())
+    # By pairs: grpc.aio's Metadata has keys() as well, and in grpcio 1.76 dict() fails over them.
+    metadata = dict(iter(failed.trailing_metadata() or ()))
     info = _info(metadata.get(STATUS_DETAILS))
     if info is not None:
         cls = _CLASSES.get(info.reason)

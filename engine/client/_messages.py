@@ -123,8 +123,10 @@ def _add_claim(
         raise InvalidFieldError(
             f"a claim: expected an InpatientClaim or a mapping with its field names, got {type(claim).__name__}"
         )
-    # A text given for a list would pass as the list of its characters.
-    if not isinstance(claim.get("diagnoses"), str) and not isinstance(claim.get("procedures"), str):
+    # The constructor is the fast check of most types. It takes a text given for a list as the list of
+    # its characters, and protobuf before 7 takes a bool for a number.
+    texts = isinstance(claim.get("diagnoses"), str) or isinstance(claim.get("procedures"), str)
+    if not texts and bool not in map(type, claim.values()):
         count = len(claims)
         try:
             return claims.add(**claim)
