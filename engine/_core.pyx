@@ -45,6 +45,8 @@ cdef extern from *:
     #define CODESET_HASH_FACTOR 0xD6E8FEB86659FD93ULL
     #define CODESET_HEADER 0x40000000U
     #define CODESET_SEVERAL 0x80000000U
+    /* A word that has no key, for what a word cannot say. */
+    #define CODESET_NOT_PLAIN 0xFFFFFFFFFFFFFFFFULL
 
     /* Compiled twice where the loader can choose: AVX2 does four codes at a time. */
     #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
@@ -77,15 +79,14 @@ cdef extern from *:
         return codeset_swap(word) & (0 - (uint64_t)(bad == 0));
     }
 
-    /* Keys of n codes of 8 bytes; returns how many are 0. */
+    /* Turns n words into their keys, in place; returns how many are 0. */
     CODESET_CLONES
-    static Py_ssize_t codeset_keys_of_words(const char *codes, Py_ssize_t n, uint64_t *keys) {
-        uint64_t word, unusual = 0;
+    static Py_ssize_t codeset_keys_of_words(uint64_t *words, Py_ssize_t n) {
+        uint64_t unusual = 0;
         Py_ssize_t i;
         for (i = 0; i < n; i++) {
-            memcpy(&word, codes + 8 * i, 8);
-            keys[i] = word = codeset_key_of_word(word);
-            unusual += word == 0;
+            words[i] = codeset_key_of_word(words[i]);
+            unusual += words[i] == 0;
         }
         return (Py_ssize_t)unusual;
     }
@@ -100,13 +101,12 @@ cdef extern from *:
     void codeset_prefetch(const void* address) noexcept nogil
     uint64_t codeset_swap(uint64_t word) noexcept nogil
     uint64_t key_of_word "codeset_key_of_word"(uint64_t word) noexcept nogil
-    Py_ssize_t keys_of_words "codeset_keys_of_words"(
-        const char* codes, Py_ssize_t n, uint64_t* keys
-    ) noexcept nogil
+    Py_ssize_t keys_of_words "codeset_keys_of_words"(uint64_t* words, Py_ssize_t n) noexcept nogil
     const uint8_t* codeset_status
     const uint64_t CODESET_HASH_FACTOR
     const uint32_t CODESET_HEADER
     const uint32_t CODESET_SEVERAL
+    const uint64_t NOT_PLAIN "CODESET_NOT_PLAIN"
 
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(PyObject* text) noexcept
@@ -156,18 +156,13 @@ cdef uint64_t key_of_text(const char* text, Py_ssize_t length) noexcept nogil:
 
 cdef uint64_t key_of(const char* text, Py_ssize_t length) noexcept nogil:
     cdef uint64_t word = 0
-    cdef uint64_t key
+    cdef uint64_t key = 0
     if 0 < length <= 8:
         memcpy(&word, text, length)
-        key = key_of_plain(word, length)
-        if key:
-            return key
-    return key_of_text(text, length)
-
-
-cdef inline uint64_t key_of_plain(uint64_t word, Py_ssize_t length) noexcept nogil:
-    # Where the length is known, a NUL at the end is no padding but part of the text.
-    return key_of_word(word) if word >> (8 * (length - 1)) else 0
+        # Where the length is known, a NUL at the end is no padding but part of the text.
+        if text[length - 1]:
+            key = key_of_word(word)
+    return key if key else key_of_text(text, length)
 
 
 cdef int text_of(uint64_t key, char* text) noexcept nogil:
@@ -179,26 +174,35 @@ cdef int text_of(uint64_t key, char* text) noexcept nogil:
     return length
 
 
-cdef uint64_t key_of_object(PyObject* code) noexcept:
-    """Key of a str or bytes, 0 for anything else. Needs the GIL."""
+cdef inline uint64_t word_of_object(PyObject* code) noexcept:
+    """The characters of a str of up to 8, NOT_PLAIN for other objects. Needs the GIL."""
     cdef const char* text
     cdef Py_ssize_t length
-    cdef uint64_t key
-    if PyUnicode_CheckExact(code) and PyUnicode_IS_COMPACT_ASCII(code):
-        text = PyUnicode_DATA(code)
-        length = PyUnicode_GET_LENGTH(code)
-        if 0 < length <= 8:
-            # The eight bytes that end with the text: those before it are the object's own header and
-            # shifted out.
-            key = key_of_plain(load(text + length - 8) >> (8 * (8 - length)), length)
-            if key:
-                return key
-        return key_of_text(text, length)
+    cdef uint64_t word
+    if not (PyUnicode_CheckExact(code) and PyUnicode_IS_COMPACT_ASCII(code)):
+        return NOT_PLAIN
+    text = PyUnicode_DATA(code)
+    length = PyUnicode_GET_LENGTH(code)
+    if length < 1 or length > 8:
+        return NOT_PLAIN
+    # The eight bytes that end with the text: those before it are the object's own header and shifted out.
+    word = load(text + length - 8) >> (8 * (8 - length))
+    # A NUL at the end is part of the text here, not padding.
+    return word if word >> (8 * (length - 1)) else NOT_PLAIN
+
+
+cdef uint64_t key_of_object(PyObject* code) noexcept:
+    """Key of a str or bytes, 0 for anything else. Needs the GIL."""
+    cdef uint64_t key = key_of_word(word_of_object(code))
+    return key if key else key_of_unusual_object(code)
+
+
+cdef uint64_t key_of_unusual_object(PyObject* code) noexcept:
     if PyUnicode_Check(code):
         if PyUnicode_READY(code) < 0:
             PyErr_Clear()
             return 0
-        return key_of(PyUnicode_DATA(code), PyUnicode_GET_LENGTH(code)) if PyUnicode_IS_ASCII(code) else 0
+        return key_of_text(PyUnicode_DATA(code), PyUnicode_GET_LENGTH(code)) if PyUnicode_IS_ASCII(code) else 0
     if PyBytes_Check(<object>code):
         return key_of(PyBytes_AS_STRING(<object>code), PyBytes_GET_SIZE(<object>code))
     return 0
@@ -209,8 +213,14 @@ cdef void keys_of_objects(PyObject** codes, Py_ssize_t n, Py_ssize_t more, uint6
     cdef Py_ssize_t i
     for i in range(n):
         if i + AHEAD < n + more:
+            # A str need not lie within one cache line.
             codeset_prefetch(codes[i + AHEAD])
-        keys[i] = key_of_object(codes[i])
+            codeset_prefetch(<char*>codes[i + AHEAD] + 48)
+        keys[i] = word_of_object(codes[i])
+    if keys_of_words(keys, n):
+        for i in range(n):
+            if keys[i] == 0:
+                keys[i] = key_of_unusual_object(codes[i])
 
 
 cdef void keys_of_packed(
@@ -219,28 +229,23 @@ cdef void keys_of_packed(
     """Keys of n NUL-padded codes of itemsize bytes; more of them follow in memory."""
     cdef uint64_t mask = ~<uint64_t>0 if itemsize >= 8 else (<uint64_t>1 << (8 * itemsize)) - 1
     cdef Py_ssize_t whole = n
-    cdef Py_ssize_t unusual = 0
     cdef Py_ssize_t i
     cdef const char* text
     # Below 8 bytes a word reaches into the codes behind; the last ones have none.
     if itemsize < 8:
-        whole = ((n + more) * itemsize - 8) // itemsize + 1 if (n + more) * itemsize >= 8 else 0
-        whole = min(whole, n)
+        whole = min(n, max(0, (n + more) * itemsize - 8 + itemsize) // itemsize)
     if itemsize == 8:
-        unusual = keys_of_words(codes, n, keys)
+        memcpy(keys, codes, 8 * n)
     elif itemsize < 8:
         for i in range(whole):
-            keys[i] = key_of_word(load(codes + i * itemsize) & mask)
-            unusual += keys[i] == 0
+            keys[i] = load(codes + i * itemsize) & mask
         for i in range(whole, n):
-            keys[i] = 0
-            unusual += 1
+            keys[i] = NOT_PLAIN
     else:
         for i in range(n):
             text = codes + i * itemsize
-            keys[i] = key_of_word(load(text)) if is_zero(text + 8, itemsize - 8) else 0
-            unusual += keys[i] == 0
-    if unusual:
+            keys[i] = load(text) if is_zero(text + 8, itemsize - 8) else NOT_PLAIN
+    if keys_of_words(keys, n):
         for i in range(n):
             if keys[i] == 0:
                 keys[i] = key_of_padded(codes + i * itemsize, itemsize)
