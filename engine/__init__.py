@@ -11,7 +11,7 @@ The layers, each knowing only those before it:
 * ``engine.errors``, ``engine.tables``: the errors and the plain tables that importers hand over;
 * ``engine.pack``: releases as directories of verified files;
 * ``engine._core``, ``engine._msdrg``: look-up and grouping over mapped arrays, compiled, without the GIL;
-* ``engine.codes``, ``engine.drg``: the same for people, with typed results;
+* ``engine.codes``, ``engine.drg``, ``engine.explain``: the same for people, with typed results;
 * ``engine.library``: which release answers for a system and a date;
 * ``engine.server``: all of it over gRPC. ``engine.client`` talks to that and knows none of the above but
   the errors.
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .drg import GroupingOptions as GroupingOptions
     from .drg import InpatientClaim as InpatientClaim
     from .drg import MsdrgGrouper as MsdrgGrouper
+    from .explain import Explanation as Explanation
     from .library import Library as Library
     from .library import ReleaseInfo as ReleaseInfo
     from .library import open as open
@@ -60,6 +61,7 @@ _LAZY = {
     "GroupingOptions": "drg",
     "InpatientClaim": "drg",
     "MsdrgGrouper": "drg",
+    "Explanation": "explain",
     "Library": "library",
     "ReleaseInfo": "library",
     "open": "library",

@@ -432,8 +432,8 @@ class DrgResults(Sequence[DrgResult]):
         groupers: Sequence[MsdrgGrouper],
         tables: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.uint32]],
     ) -> None:
-        self._batch = batch
-        self._groupers = groupers
+        self.batch = batch
+        self.groupers = groupers
         self.table, self.diagnoses, self.procedures, self.starts = tables
 
     def __len__(self) -> int:
@@ -458,11 +458,11 @@ class DrgResults(Sequence[DrgResult]):
     def errors(self) -> Mapping[int, CodesetError]:
         """Position of every claim that has no answer, and why."""
         failed = np.flatnonzero(self.table["error"])
-        return self._batch.errors | {int(i): _failed(self._version(int(i))) for i in failed}
+        return self.batch.errors | {int(i): _failed(self._version(int(i))) for i in failed}
 
     def _version(self, index: int) -> str:
-        grouper = self._batch.grouper(index)
-        return self._groupers[grouper].version if grouper >= 0 else ""
+        grouper = self.batch.grouper(index)
+        return self.groupers[grouper].version if grouper >= 0 else ""
 
     def _iterate(self, first: int, last: int) -> Iterator[DrgResult]:
         rows = self.table[first:last].tolist()
@@ -472,14 +472,14 @@ class DrgResults(Sequence[DrgResult]):
         px = self.procedures[starts[1][0] : starts[1][-1]].tolist() if detail else []
         dx_at, px_at = starts[0][0], starts[1][0]
         for i, row in enumerate(rows):
-            claim = self._batch.claims[first + i]
-            grouper = self._batch.grouper(first + i)
+            claim = self.batch.claims[first + i]
+            grouper = self.batch.grouper(first + i)
             claim_id = _field(claim, "claim_id") or ""
             if grouper < 0:
                 # The id itself may be what is wrong with the claim.
-                yield DrgResult(claim_id if isinstance(claim_id, str) else "", "", error=self._batch.errors[first + i])
+                yield DrgResult(claim_id if isinstance(claim_id, str) else "", "", error=self.batch.errors[first + i])
                 continue
-            versioned = self._groupers[grouper]
+            versioned = self.groupers[grouper]
             initial, final, hac_status, categories, admit, failed = row
             if failed:
                 yield DrgResult(claim_id, versioned.version, error=_failed(versioned.version))

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +20,16 @@ from . import _msdrg
 from .compile_msdrg import FALSE, HAC_DISPLAYS, TRUE
 from .drg import (
     Claim,
+    Detail,
     DrgResult,
     DrgResults,
     Grouping,
     GroupingOptions,
     HacCriteria,
     MsdrgGrouper,
+    ReturnCode,
     Severity,
+    group_many,
 )
 
 __all__ = [
@@ -153,9 +156,9 @@ class WithoutCode(NamedTuple):
 class Explanation:
     """Why a claim grouped as it did.
 
-    ``final`` repeats ``initial`` unless hospital-acquired conditions made the grouper look again. All parts but
-    ``result`` are empty when
-    ``result.error`` is set.
+    ``final`` repeats ``initial`` unless hospital-acquired conditions made the grouper look again, and is empty when a
+    return code left no final pass; ``result`` says which. All parts but ``result`` are empty when ``result.error`` is
+    set.
     """
 
     result: DrgResult
@@ -178,10 +181,17 @@ class Explanation:
         }
 
 
-def explain(claim: Claim, grouper: MsdrgGrouper, options: GroupingOptions | None = None) -> Explanation:
-    """Group ``claim`` with ``grouper`` and explain the answer. Raises nothing: a claim that cannot be grouped has
-    ``result.error``."""
-    return _Walk(claim, grouper, options or GroupingOptions()).explanation()
+def explain(
+    claim: Claim, choose: Callable[[str, int], MsdrgGrouper], options: GroupingOptions | None = None
+) -> Explanation:
+    """Group ``claim`` and explain the answer. ``choose`` is as in ``engine.drg.group_many``.
+
+    What is wrong with the claim is ``result.error`` of the explanation, which then has nothing else.
+    """
+    options = replace(options or GroupingOptions(), detail=Detail.FULL)
+    results = group_many([claim], choose, options)
+    result = results[0]
+    return Explanation(result) if result.error is not None else _Walk(claim, results, options).explanation()
 
 
 class _Tables:
@@ -234,39 +244,39 @@ _LEVELS = (Severity.NON_CC, Severity.CC, Severity.MCC)
 class _Walk:
     """One claim and the recorded walk of its grouping."""
 
-    def __init__(self, claim: Claim, grouper: MsdrgGrouper, options: GroupingOptions) -> None:
-        self.grouper = grouper
-        self.options = options
+    def __init__(self, claim: Claim, results: DrgResults, options: GroupingOptions) -> None:
         self.claim = claim
-        batch = _msdrg.ClaimBatch([claim], lambda version, date: 0)
-        flags = options.flags() | _msdrg.DETAIL
-        self.result = DrgResults(batch, [grouper], _msdrg.run(batch, [grouper.core], flags))[0]
-        if self.result.error is None:
-            self.t: _Tables = grouper.explaining(_Tables)
-            self.trace = _msdrg.trace(batch, grouper.core, flags)
-            self.dx = list(_get(claim, "diagnoses") or ())
-            self.px = list(_get(claim, "procedures") or ())
-            self.poa = _get(claim, "poa") or " " * len(self.dx)
-            self.dx_rows = [grouper.core.diagnosis(code) for code in self.dx]
-            self.px_rows = [grouper.core.procedure(code) for code in self.px]
+        self.options = options
+        self.result = results[0]
+        self.grouper = results.groupers[0]
+        self.t: _Tables = self.grouper.explaining(_Tables)
+        self.trace = _msdrg.trace(results.batch, self.grouper.core, options.flags())
+        self.dx = list(_get(claim, "diagnoses") or ())
+        self.px = list(_get(claim, "procedures") or ())
+        self.poa = _get(claim, "poa") or " " * len(self.dx)
+        self.dx_rows = [self.grouper.core.diagnosis(code) for code in self.dx]
+        self.px_rows = [self.grouper.core.procedure(code) for code in self.px]
 
     def explanation(self) -> Explanation:
-        if self.result.error is not None:
-            return Explanation(self.result)
-        visits = [self._visit(*visit) for visit in self.trace["visits"]]
-        initial = tuple(visits[: self.trace["initial"]])
+        first_final = self.trace["initial"]
+        visits = [self._visit(i >= first_final, *visit) for i, visit in enumerate(self.trace["visits"])]
+        initial = tuple(visits[:first_final])
         return Explanation(
             self.result,
             initial,
-            tuple(visits[self.trace["initial"] :]) or initial,
+            tuple(visits[first_final:]) or (initial if self._grouped() else ()),
             tuple(self._severities()),
             tuple(self._hacs()),
             tuple(self._without()),
         )
 
+    def _grouped(self) -> bool:
+        final = self.result.final_grouping
+        return final is not None and final.return_code == ReturnCode.OK
+
     # --- lists and rows
 
-    def _visit(self, mdc: int, row: int, words: bytes, no_mcc: int, no_cc: int) -> ListVisit:
+    def _visit(self, final: bool, mdc: int, row: int, words: bytes, no_mcc: int, no_cc: int) -> ListVisit:
         mask = int.from_bytes(words, "little")
         index = int(self.t.list_index[mdc])
         first, count = int(self.t.lists["row"][index]), int(self.t.lists["count"][index])
@@ -281,7 +291,7 @@ class _Walk:
             winner = RowExplanation(
                 *self._describe(row),
                 _LEVELS[level],
-                tuple(AtomExplanation(atom, tuple(self._behind(atom, mdc, suppressed))) for atom in atoms),
+                tuple(AtomExplanation(atom, tuple(self._behind(atom, mdc, suppressed, final))) for atom in atoms),
             )
         near = []
         for candidate in range(first, row if row >= 0 else first + count):
@@ -332,15 +342,15 @@ class _Walk:
 
     # --- codes behind an atom
 
-    def _behind(self, atom: str, mdc: int, suppression: int) -> Iterator[str]:
+    def _behind(self, atom: str, mdc: int, suppression: int, final: bool) -> Iterator[str]:
         prefix, _, _ = atom.rpartition(":")
         bit = self.t.bit[atom]
         if atom in ("MCC", "CC"):
             wanted = 2 if atom == "MCC" else 1
+            out = _msdrg.FLAG_EXCLUDED | _msdrg.FLAG_DEATH | (_msdrg.FLAG_HAC_MET if final else 0)
             for i, (flags, severity, _) in enumerate(self.trace["diagnoses"]):
-                excluded = flags & (_msdrg.FLAG_EXCLUDED | _msdrg.FLAG_DEATH | _msdrg.FLAG_HAC_MET)
                 downgraded = int(self.t.scheme["suppression"][self.dx_rows[i]]) >> suppression & 1
-                if i and severity == wanted and not excluded and not downgraded:
+                if i and severity == wanted and not flags & out and not downgraded:
                     yield self.dx[i]
         elif prefix in ("PDX", "SDX", "ANY"):
             for i, row in enumerate(self.dx_rows):
@@ -386,12 +396,12 @@ class _Walk:
             elif flags & _msdrg.FLAG_DEATH:
                 reason = SeverityReason.DIED
                 text = f"{self.dx[i]} counts as {level.name} only if the patient left alive; the discharge status is 20"
-            elif flags & _msdrg.FLAG_HAC_MET:
-                reason = SeverityReason.HOSPITAL_ACQUIRED
-                text = f"{self.dx[i]} is hospital-acquired and does not count in the final grouping"
             elif flags & _msdrg.FLAG_DOWNGRADED:
                 reason = SeverityReason.DRG_LOGIC
                 text = f"{self.dx[i]} is part of what defines DRG {drg} ({', '.join(sorted(names))})"
+            elif flags & _msdrg.FLAG_HAC_MET:
+                reason = SeverityReason.HOSPITAL_ACQUIRED
+                text = f"{self.dx[i]} is hospital-acquired and does not count in the final grouping"
             else:
                 reason = SeverityReason.COUNTS
                 text = f"{self.dx[i]} counts as {level.name}"
@@ -430,9 +440,7 @@ class _Walk:
         for i in range(len(self.px)):
             variants.append(claim | {"diagnoses": self.dx, "procedures": _less(self.px, i)})
             removed.append(("procedures", i, self.px[i]))
-        batch = _msdrg.ClaimBatch(variants, lambda version, date: 0)
-        flags = self.options.flags() & ~_msdrg.DETAIL
-        results = DrgResults(batch, [self.grouper], _msdrg.run(batch, [self.grouper.core], flags))
+        results = group_many(variants, lambda version, date: self.grouper, replace(self.options, detail=Detail.DRG))
         for (field, position, code), result in zip(removed, results, strict=True):
             assert result.final_grouping is not None
             if _key(result.final_grouping) != _key(self.result.final_grouping):

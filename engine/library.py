@@ -42,6 +42,7 @@ from .tables import Source
 
 if TYPE_CHECKING:
     from .drg import Claim, DrgResult, DrgResults, GroupingOptions, MsdrgGrouper
+    from .explain import Explanation
 
 __all__ = ["SYSTEM_URIS", "Library", "ReleaseInfo", "open"]
 
@@ -379,6 +380,14 @@ class Library:
         from .drg import group_many
 
         return group_many(claims, self._grouper_for, options)
+
+    def explain_drg(self, claim: Claim, options: GroupingOptions | None = None) -> Explanation:
+        """Group one claim and explain the answer: the walk through the lists, what counted, and what each
+        code's removal would change. What is wrong with it is the ``error`` of the explanation's ``result``.
+        """
+        from .explain import explain
+
+        return explain(claim, self._grouper_for, options)
 
     def _grouper_for(self, version: str, discharge_date: int) -> MsdrgGrouper:
         if version:
