@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from . import _core
 from .codes import CodeInfo, Codes, CodeSystem, Date, Subsumption, Validation
+from .drg import Claim, DrgResult, DrgResults, GroupingOptions, MsdrgGrouper, group_many
 from .errors import (
     CodesetError,
     DateOutsideCoverageError,
@@ -41,7 +42,6 @@ from .pack import FileEntry, Manifest, default_store, iter_manifests, open_pack
 from .tables import Source
 
 if TYPE_CHECKING:
-    from .drg import Claim, DrgResult, DrgResults, GroupingOptions, MsdrgGrouper
     from .explain import Explanation
 
 __all__ = ["SYSTEM_URIS", "Library", "ReleaseInfo", "open"]
@@ -356,8 +356,6 @@ class Library:
         Raises UnknownVersionError, InvalidDateError, DateOutsideCoverageError, UnknownSystemError if no
         grouper is loaded, and PackCorruptError or PackIncompatibleError if its pack cannot be used.
         """
-        from .drg import MsdrgGrouper
-
         try:
             chosen, _ = self._select(GROUPER, version or None, date)
         except UnknownReleaseError as error:
@@ -377,8 +375,6 @@ class Library:
         A claim's ``version`` decides, without one its ``discharge_date``. Raises InvalidFieldError if
         ``claims`` is no iterable of claims.
         """
-        from .drg import group_many
-
         return group_many(claims, self._grouper_for, options)
 
     def explain_drg(self, claim: Claim, options: GroupingOptions | None = None) -> Explanation:
@@ -490,8 +486,6 @@ def _open_by_kind(info: ReleaseInfo) -> CodeSystem | MsdrgGrouper:
     if info.kind == "codes":
         return CodeSystem(pack)
     if info.kind == "msdrg":
-        from .drg import MsdrgGrouper
-
         return MsdrgGrouper(pack)
     raise UnknownSystemError(
         f"{info.id} is a pack of kind {info.kind!r}, which this version of the engine cannot open; "
