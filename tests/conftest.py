@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,8 +74,11 @@ def store() -> Path:
     changes."""
     parent = ROOT / "build" / "test-packs"
     path = parent / _digest_of_builders()
+    path.mkdir(parents=True, exist_ok=True)
+    os.utime(path)
+    # Not at once: another run may be using what this one no longer needs.
     for stale in parent.glob("*"):
-        if stale != path:
+        if stale.stat().st_mtime < time.time() - 6 * 3600:
             shutil.rmtree(stale)
     build.build(catalog.targets(all=True), path)
     return path
