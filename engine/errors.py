@@ -21,6 +21,7 @@ __all__ = [
     "InvalidFieldError",
     "MalformedMessageError",
     "MessageTooLargeError",
+    "MissingFieldError",
     "PackCorruptError",
     "PackExistsError",
     "PackIncompatibleError",
@@ -104,6 +105,12 @@ class InvalidFieldError(CodesetError, TypeError, ValueError):
     """A field of a claim or request has the wrong type or an impossible value; the text names the field."""
 
     code = "INVALID_FIELD"
+
+
+class MissingFieldError(CodesetError, ValueError):
+    """The claim lacks a field that its codes make necessary; ``field`` names it."""
+
+    code = "MISSING_FIELD"
 
 
 class PoaLengthError(CodesetError, ValueError):

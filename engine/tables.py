@@ -12,10 +12,14 @@ from typing import NamedTuple
 
 __all__ = [
     "OPEN_END",
+    "AgeRange",
     "Cluster",
     "CodeSystemTables",
     "DiagnosisAttributes",
+    "DischargeStatus",
+    "FlaggedCode",
     "Formula",
+    "MceTables",
     "MsdrgTables",
     "Node",
     "Note",
@@ -179,4 +183,53 @@ class MsdrgTables:
     drg_titles: dict[int, str]
     mdc_titles: dict[int, str]
     hac_titles: dict[int, str]
+    sources: list[Source] = field(default_factory=list)
+
+
+class FlaggedCode(NamedTuple):
+    """One row of a code master of the Medicare Code Editor: the code is valid from ``first`` to ``last``, both
+    inclusive, and has these flags ("male", "manifestation", ...), in alphabetical order without repetition."""
+
+    code: str
+    first: int
+    last: int
+    flags: tuple[str, ...]
+
+
+class AgeRange(NamedTuple):
+    """Ages (years, inclusive) at which diagnoses of ``group`` ("newborn", "pediatric", "maternity", "adult") are
+    plausible, on discharge dates from ``first`` to ``last``."""
+
+    group: str
+    first_age: int
+    last_age: int
+    first: int
+    last: int
+
+
+class DischargeStatus(NamedTuple):
+    """A patient discharge status code, valid on discharge dates from ``first`` to ``last``."""
+
+    code: int
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class MceTables:
+    """The tables of one release of the Medicare Code Editor, whichever file they came from.
+
+    ``version`` is the number that CMS prints on results (431 is 43.1). ``termination`` is the last discharge date the
+    release edits; no row ends later. Rows of one code keep their order: the first that is valid on a day counts.
+    """
+
+    release: str
+    version: int
+    termination: int
+    icd10_diagnoses: list[FlaggedCode]
+    icd10_procedures: list[FlaggedCode]
+    icd9_diagnoses: list[FlaggedCode]
+    icd9_procedures: list[FlaggedCode]
+    age_ranges: list[AgeRange]
+    discharge_statuses: list[DischargeStatus]
     sources: list[Source] = field(default_factory=list)
