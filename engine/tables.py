@@ -233,3 +233,46 @@ class MceTables:
     age_ranges: list[AgeRange]
     discharge_statuses: list[DischargeStatus]
     sources: list[Source] = field(default_factory=list)
+
+
+class HccRule(NamedTuple):
+    """One row of a mapping of diagnoses to condition categories: ``code`` gives ``cc`` where all conditions hold.
+
+    ``mce_ages`` and ``ages`` are the first and last age (years, inclusive) that the Medicare Code Editor and the model's
+    own age edit admit; ``ALL_AGES`` where there is no condition. ``sex``: 1 male, 2 female, 0 either.
+    """
+
+    code: str
+    cc: int
+    mce_ages: tuple[int, int]
+    ages: tuple[int, int]
+    sex: int
+
+
+ALL_AGES = (0, 255)
+"""No condition on the age."""
+
+
+@dataclass(slots=True)
+class HccTables:
+    """The tables of one CMS risk adjustment model for one payment year, whichever files they came from.
+
+    ``coefficients`` are integer thousandths by segment column and variable; a variable that is missing from a column
+    is not in that segment's model. ``addons`` are the rows of the graft duration, institutional graft and transplant
+    files (ESRD models), in thousandths.
+    """
+
+    model: str
+    payment_year: int
+    rules: list[HccRule]
+    hierarchies: dict[int, tuple[int, ...]]
+    """Every payment HCC to the HCCs it suppresses."""
+    categories: dict[str, tuple[int, ...]]
+    """Diagnosis category to the HCCs of which any one sets it."""
+    interactions: list[tuple[str, str, str]]
+    """(interaction, operand, operand), in the order they are evaluated: an operand may be an earlier interaction."""
+    coefficients: dict[str, dict[str, int]]
+    labels: dict[str, str]
+    addons: dict[str, int] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
