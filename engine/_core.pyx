@@ -117,6 +117,8 @@ cdef extern from "Python.h":
     const char* PyUnicode_DATA(PyObject* text) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text) noexcept
     void PyErr_Clear() noexcept
+    ctypedef struct CodesetType "PyTypeObject":
+        object (*tp_new)(type cls, tuple arguments, PyObject* keywords)
 
 cdef enum:
     BLOCK = 128     # codes whose slots are on their way from memory at a time
@@ -588,6 +590,8 @@ cdef class CodeIndex:
         self.arrays = arrays
         self.system = pack.manifest.system
         self.release = pack.manifest.release
+        if not issubclass(answer_type, Answer):
+            raise TypeError(f"answer_type: expected a subclass of Answer, got {answer_type.__name__}")
         self.answer_type = answer_type
         self.statuses = statuses
 
@@ -657,7 +661,8 @@ cdef class CodeIndex:
         cdef Answer answer
         cdef Day day
         read_day(date, &day)
-        answer = <Answer>self.answer_type.__new__(self.answer_type)
+        # Its __new__ without the look-up of the name and the call from Python.
+        answer = <Answer>(<CodesetType*>self.answer_type).tp_new(self.answer_type, (), NULL)
         answer.key = key_of_object(<PyObject*>code)
         if answer.key == 0:
             _check_code(code)
