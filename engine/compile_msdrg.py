@@ -166,9 +166,7 @@ def _counters(number: int) -> list[_Counter]:
             _Counter("MULTFUSE", ("sglantfuse", "sglpostfuse1"), (1, 1), 2, FLAG_FUSION),
             _Counter("SGLANTSECTXCTR", ("sglantsectXfuse",), (1,), 2, FLAG_FUSION),
             _Counter("SGLPOSTFUSECTR", ("sglpostfuse",), (1,), 2, FLAG_FUSION),
-            _Counter(
-                "SINGLEFUSIONCTR", ("sglantfuse", "sglpostfuse"), (1, 1), 3, FLAG_FUSION, both_kinds=True
-            ),
+            _Counter("SINGLEFUSIONCTR", ("sglantfuse", "sglpostfuse"), (1, 1), 3, FLAG_FUSION, both_kinds=True),
         ]
     if number >= 430:
         counters += [
@@ -295,17 +293,13 @@ class _Compiler:
         for tree in trees:
             atoms.update(_leaves(tree))
         # A computed atom that is true contributes the names it met, which are not otherwise atoms.
-        atoms.update(
-            ("", name) for name in (*TRAUMA_NAMES, *JOINT_NAMES, "arterial", "NORdrugstent", "NORstent")
-        )
+        atoms.update(("", name) for name in (*TRAUMA_NAMES, *JOINT_NAMES, "arterial", "NORdrugstent", "NORstent"))
         for counter in self.counters.values():
             if ("SPECIAL", counter.atom) in atoms:
                 atoms.update(("", name) for name in counter.names)
         ordered = sorted(atoms, key=lambda atom: (atom[1], atom[0]))
         if len(ordered) > MAX_BITS:
-            raise SourceFormatError(
-                f"MS-DRG {self.tables.version} uses {len(ordered)} atoms; at most {MAX_BITS} fit"
-            )
+            raise SourceFormatError(f"MS-DRG {self.tables.version} uses {len(ordered)} atoms; at most {MAX_BITS} fit")
         self.bit: dict[Atom, int] = {atom: i for i, atom in enumerate(ordered)}
         self._text_array("atom", [f"{p}:{n}" if p not in ("", "SPECIAL") else n for p, n in ordered])
         self.arrays["unprefixed"] = self._words(
@@ -317,9 +311,7 @@ class _Compiler:
         for names in sorted({tuple(sorted(n.lower() for n in row.suppression)) for row in self._rows()}):
             self.suppressions.setdefault(frozenset(names), len(self.suppressions))
         if len(self.suppressions) > 64:
-            raise SourceFormatError(
-                f"{len(self.suppressions)} suppression sets; this engine compiles at most 64"
-            )
+            raise SourceFormatError(f"{len(self.suppressions)} suppression sets; this engine compiles at most 64")
 
     def _rows(self) -> Iterable[Formula]:
         for mdc in sorted(self.tables.formulas):
@@ -448,11 +440,7 @@ class _Compiler:
             if isinstance(node, _And):
                 usable = [c for c in clauses if c is not None]
                 return min(usable, key=lambda c: sum(frequency[a] for a in c)) if usable else None
-            return (
-                None
-                if any(c is None for c in clauses)
-                else set().union(*(c for c in clauses if c is not None))
-            )
+            return None if any(c is None for c in clauses) else set().union(*(c for c in clauses if c is not None))
 
         anchors = clause(tree)
         leaves = _leaves(tree)
@@ -565,13 +553,9 @@ class _Compiler:
             flags |= SCHEME_ON_SHOW_LIST
         if "hac11_pdx" in a.hac_names:
             flags |= SCHEME_HAC11_PDX
-        numbers = sorted(
-            int(n[3:]) for n in a.hac_names if len(n) == 5 and n[:3] == "HAC" and n[3:].isdigit()
-        )
+        numbers = sorted(int(n[3:]) for n in a.hac_names if len(n) == 5 and n[:3] == "HAC" and n[3:].isdigit())
         if len(numbers) > 4 or any(n > 14 for n in numbers):
-            raise SourceFormatError(
-                f"a diagnosis in HACs {numbers}; this engine compiles at most four, up to HAC 14"
-            )
+            raise SourceFormatError(f"a diagnosis in HACs {numbers}; this engine compiles at most four, up to HAC 14")
         displays = []
         for n in numbers:
             names = [f"hac{n:02d}_show", f"hac{n:02d}_sdx"]
@@ -598,9 +582,7 @@ class _Compiler:
         enough to stay in cache.
         """
         t = self.tables
-        contents = {
-            group: tuple(sorted(set(t.exclusion_groups[group]))) for group in set(t.exclusions.values())
-        }
+        contents = {group: tuple(sorted(set(t.exclusion_groups[group]))) for group in set(t.exclusions.values())}
         rows = {content: i + 1 for i, content in enumerate(sorted(set(contents.values())))}
         member_rows: dict[str, list[int]] = {}
         for content, row in rows.items():
@@ -641,9 +623,7 @@ class _Compiler:
                 operating_room = "nonor" not in {name.lower() for name in pattern}
             flags = PATTERN_OPERATING_ROOM * operating_room | PATTERN_NAMED * bool(pattern)
             usage = sum(
-                1 << i
-                for i, n in enumerate(HAC_USAGE_NUMBERS)
-                if any(f"hac{n:02d}_proc" in name for name in pattern)
+                1 << i for i, n in enumerate(HAC_USAGE_NUMBERS) if any(f"hac{n:02d}_proc" in name for name in pattern)
             )
             joints = sum(1 << i for i, name in enumerate(JOINT_NAMES) if name in pattern)
             records.append((flags, usage, joints, 0))
@@ -667,9 +647,7 @@ class _Compiler:
         for name in clusters:
             cluster = t.clusters[name]
             if len(cluster.choices) > 32:
-                raise SourceFormatError(
-                    f"cluster {name} has {len(cluster.choices)} choices; expected at most 32"
-                )
+                raise SourceFormatError(f"cluster {name} has {len(cluster.choices)} choices; expected at most 32")
             suppressed = sum(1 << mdc for mdc in sorted(set(cluster.suppressed_mdcs)) if mdc < N_LISTS)
             all_choices = (1 << len(cluster.choices)) - 1
             records.append((suppressed, all_choices, number[patterns.get(name, frozenset())], 0))

@@ -121,9 +121,7 @@ class Pack:
         file = f"{name}.npy"
         array = _array(self.path, file, self._buffer(file))
         if (dtype is not None and array.dtype != np.dtype(dtype)) or array.ndim != ndim:
-            raise _corrupt(
-                self.path, file, f"dtype {array.dtype}, {array.ndim} axes; expected {dtype}, {ndim}"
-            )
+            raise _corrupt(self.path, file, f"dtype {array.dtype}, {array.ndim} axes; expected {dtype}, {ndim}")
         return array
 
     def buffer(self, file: str) -> memoryview:
@@ -191,9 +189,7 @@ def write_pack(
         files: dict[str, FileEntry] = {}
         for name, array in sorted(arrays.items()):
             if array.dtype.hasobject or array.dtype.newbyteorder("<") != array.dtype:
-                raise TypeError(
-                    f"array {name!r} has dtype {array.dtype}; packs hold little-endian plain data"
-                )
+                raise TypeError(f"array {name!r} has dtype {array.dtype}; packs hold little-endian plain data")
             file = temporary / f"{name}.npy"
             with file.open("xb") as out:
                 np.save(out, np.ascontiguousarray(array), allow_pickle=False)
@@ -356,9 +352,7 @@ def _array(path: Path, name: str, buffer: mmap.mmap) -> npt.NDArray[Any]:
     try:
         stream = _Header(buffer)
         version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
-            version
-        ]
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = read(stream)
         if fortran and len(shape) > 1:
             raise ValueError("column-major")
@@ -391,9 +385,7 @@ def _known_files(system: Path) -> dict[tuple[int, str], Path]:
     return known
 
 
-def _seal(
-    file: Path, known: dict[tuple[int, str], Path], dtype: Any, shape: tuple[int, ...] | None
-) -> FileEntry:
+def _seal(file: Path, known: dict[tuple[int, str], Path], dtype: Any, shape: tuple[int, ...] | None) -> FileEntry:
     """Checksum a written file, put it on the disk, and make it a link if a published pack has the same
     content."""
     data = file.read_bytes()
