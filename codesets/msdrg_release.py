@@ -201,7 +201,9 @@ def _unpacked(data: bytes, source: Source) -> bytes:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         if isinstance(error, SourceFormatError):
             raise
-        raise wrong(source, f"the archive cannot be read ({error}); expected msdrg-binary-access-*.jar of CMS") from None
+        raise wrong(
+            source, f"the archive cannot be read ({error}); expected msdrg-binary-access-*.jar of CMS"
+        ) from None
 
 
 class _Reader:
@@ -352,9 +354,7 @@ class _Table:
             raise wrong(self._source, f"table of {_NAMES[self._table]}: {error}") from None
 
 
-def _by_version(
-    content: memoryview, versions: int, read: Callable[[Mapping[int, list[Value]]], T]
-) -> _Versioned[T]:
+def _by_version(content: memoryview, versions: int, read: Callable[[Mapping[int, list[Value]]], T]) -> _Versioned[T]:
     rows: dict[int, T] = {}
     for row in _messages(content):
         value = read(row)

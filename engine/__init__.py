@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .library import Library as Library
     from .library import ReleaseInfo as ReleaseInfo
     from .library import open as open
+    from .weights import DrgWeight as DrgWeight
+    from .weights import DrgWeights as DrgWeights
 
 _LAZY = {
     "Axis": "codes",
@@ -65,6 +67,8 @@ _LAZY = {
     "Library": "library",
     "ReleaseInfo": "library",
     "open": "library",
+    "DrgWeight": "weights",
+    "DrgWeights": "weights",
 }
 
 __all__ = [*errors.__all__, *_LAZY]

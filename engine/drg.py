@@ -18,6 +18,7 @@ from . import _msdrg
 from .compile_msdrg import HAC_DISPLAYS
 from .errors import CodesetError, GroupingFailedError, InvalidFieldError
 from .pack import Manifest, Pack
+from .weights import DrgWeight
 
 __all__ = [
     "AdmitDiagnosisFlag",
@@ -246,7 +247,8 @@ class Grouping(NamedTuple):
 
     ``severity`` is the highest severity among the secondary diagnoses that count for the row that won,
     ``sdx_severity`` the one the row asked for: NON_CC when the DRG does not depend on severity. An
-    ungroupable claim has MDC 0 and DRG 999.
+    ungroupable claim has MDC 0 and DRG 999. ``weight`` is that of the DRG in the fiscal year of the version, None if
+    there is none: no weights are loaded for that year, or the DRG has none (998, 999).
     """
 
     mdc: int
@@ -258,6 +260,7 @@ class Grouping(NamedTuple):
     return_code: ReturnCode
     mdc_title: str = ""
     drg_title: str = ""
+    weight: DrgWeight | None = None
 
 
 class Hac(NamedTuple):
@@ -361,6 +364,7 @@ class DrgResult:
 
 
 def _grouping_to_dict(g: Grouping) -> dict[str, Any]:
+    weight = {} if g.weight is None else {"weight": g.weight.to_dict()}
     return {
         "mdc": g.mdc,
         "drg": g.drg,
@@ -371,19 +375,25 @@ def _grouping_to_dict(g: Grouping) -> dict[str, Any]:
         "return_code": _NAME_OF_RETURN_CODE[g.return_code],
         "mdc_title": g.mdc_title,
         "drg_title": g.drg_title,
+        **weight,
     }
 
 
 class MsdrgGrouper:
-    """One MS-DRG version, opened from its pack. Safe to share between threads."""
+    """One MS-DRG version, opened from its pack. Safe to share between threads.
 
-    def __init__(self, pack: Pack) -> None:
+    ``weights``: those of its fiscal year, which its groupings then show; None for none.
+    """
+
+    def __init__(self, pack: Pack, weights: Mapping[int, DrgWeight] | None = None) -> None:
         self.core = _msdrg.Grouper(pack)
         self.manifest: Manifest = pack.manifest
         self.drg_titles: Mapping[int, str] = _titles(pack, "drg")
         """DRG to its title in this version."""
         self.mdc_titles: Mapping[int, str] = _titles(pack, "mdc")
         """MDC to its title in this version."""
+        self.weights: Mapping[int, DrgWeight] = dict(weights or {})
+        """DRG to its weight; empty if there are none for this version."""
 
         self._explaining: Any = None
 
@@ -584,6 +594,7 @@ def _grouping(row: tuple[int, ...], grouper: MsdrgGrouper) -> Grouping:
         _RETURN_CODE[return_code],
         mdc_title,
         grouper.drg_titles.get(drg, ""),
+        grouper.weights.get(drg),
     )
 
 

@@ -40,6 +40,7 @@ from .errors import (
 )
 from .pack import FileEntry, Manifest, default_store, iter_manifests, open_pack
 from .tables import Source
+from .weights import DrgWeights
 
 if TYPE_CHECKING:
     from .explain import Explanation
@@ -56,6 +57,7 @@ SYSTEM_URIS: Mapping[str, str] = {
 """Canonical URIs of code systems (FHIR terminology) to the system ids used here."""
 
 GROUPER = "msdrg"
+WEIGHTS = "msdrg-weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class ReleaseInfo:
     """One release in a library, from its manifest.
 
     ``effective_from``/``effective_to``: CCYYMMDD, inclusive, the days the release answers for. ``kind``:
-    ``codes`` or ``msdrg``. ``sources``: where its tables came from. ``facts``: figures of its build.
+    ``codes``, ``msdrg`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of its build.
     ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
     """
 
@@ -87,7 +89,7 @@ class ReleaseInfo:
 
     @property
     def kind(self) -> str:
-        """What the pack holds: ``codes`` or ``msdrg``."""
+        """What the pack holds: ``codes``, ``msdrg`` or ``weights``."""
         return self.manifest.kind
 
     @property
@@ -140,7 +142,7 @@ class _Release:
         self.info = info
         self.first = info.effective_from
         self.last = info.effective_to
-        self.opened: CodeSystem | MsdrgGrouper | None = None
+        self.opened: CodeSystem | MsdrgGrouper | DrgWeights | None = None
 
 
 class _Releases:
@@ -364,6 +366,18 @@ class Library:
         assert isinstance(opened, MsdrgGrouper)
         return opened
 
+    def drg_weights(self, release: str | None = None, date: Date | None = None) -> DrgWeights:
+        """Return the MS-DRG weights of a fiscal year, opened: the one named ("2026"), else the one of ``date``, else
+        today's or the newest. They are also the ``weight`` of groupings by the versions of that year.
+
+        Raises UnknownSystemError if no weights are loaded, UnknownReleaseError, InvalidDateError,
+        DateOutsideCoverageError, and PackCorruptError or PackIncompatibleError if the pack cannot be used.
+        """
+        chosen, _ = self._select(WEIGHTS, release or None, date)
+        opened = chosen.opened if chosen.opened is not None else self._open(chosen)
+        assert isinstance(opened, DrgWeights)
+        return opened
+
     def group_drg(self, claim: Claim, options: GroupingOptions | None = None) -> DrgResult:
         """Group one claim. What is wrong with it is the result's ``error``; see ``group_drg_many``."""
         return self.group_drg_many([claim], options)[0]
@@ -456,12 +470,12 @@ class Library:
         if not isinstance(opened, CodeSystem):
             codes = [name for name, releases in self._systems.items() if releases.all[0].info.kind == "codes"]
             raise UnknownSystemError(
-                f"{release.info.system} is a grouper, not a code system; there is {_listed(codes)}.",
+                f"{release.info.system} holds no codes; code systems here are {_listed(codes)}.",
                 field="system",
             )
         return opened
 
-    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper:
+    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper | DrgWeights:
         # Reading release.opened without the lock is safe: it is set once, to a whole object.
         with self._lock:
             if release.opened is not None:
@@ -470,28 +484,42 @@ class Library:
             if info.id in self._failed:
                 raise self._failed[info.id][1]
             try:
-                release.opened = _open_by_kind(info)
+                release.opened = self._open_by_kind(info)
             except CodesetError as error:
                 self._failed[info.id] = (info.path, error)
                 raise
             return release.opened
 
-
-def _open_by_kind(info: ReleaseInfo) -> CodeSystem | MsdrgGrouper:
-    pack = open_pack(info.path)
-    if pack.manifest != info.manifest:
-        raise PackNotFoundError(
-            f"{info.id} in {info.path} was replaced since this library was opened. Open the library again."
+    def _open_by_kind(self, info: ReleaseInfo) -> CodeSystem | MsdrgGrouper | DrgWeights:
+        pack = open_pack(info.path)
+        if pack.manifest != info.manifest:
+            raise PackNotFoundError(
+                f"{info.id} in {info.path} was replaced since this library was opened. Open the library again."
+            )
+        if info.kind == "codes":
+            return CodeSystem(pack)
+        if info.kind == "msdrg":
+            return MsdrgGrouper(pack, self._weights_on(info.effective_from))
+        if info.kind == "weights":
+            return DrgWeights(pack)
+        raise UnknownSystemError(
+            f"{info.id} is a pack of kind {info.kind!r}, which this version of the engine cannot open; "
+            "it opens codes, msdrg and weights. Use the version that built it.",
+            field="system",
         )
-    if info.kind == "codes":
-        return CodeSystem(pack)
-    if info.kind == "msdrg":
-        return MsdrgGrouper(pack)
-    raise UnknownSystemError(
-        f"{info.id} is a pack of kind {info.kind!r}, which this version of the engine cannot open; "
-        "it opens codes and msdrg. Use the version that built it.",
-        field="system",
-    )
+
+    def _weights_on(self, day: int) -> DrgWeights | None:
+        releases = self._systems.get(WEIGHTS)
+        chosen = releases.covering(day) if releases is not None else None
+        if chosen is None:
+            return None
+        try:
+            opened = chosen.opened if chosen.opened is not None else self._open(chosen)
+        except CodesetError:
+            # It is in ``unusable`` now. A damaged table of weights is no reason not to group.
+            return None
+        assert isinstance(opened, DrgWeights)
+        return opened
 
 
 def _listed(names: list[str]) -> str:

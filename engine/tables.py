@@ -26,6 +26,8 @@ __all__ = [
     "Replacement",
     "Source",
     "Spell",
+    "WeightRow",
+    "WeightTables",
 ]
 
 OPEN_END = 99991231
@@ -274,5 +276,34 @@ class HccTables:
     coefficients: dict[str, dict[str, int]]
     labels: dict[str, str]
     addons: dict[str, int] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+class WeightRow(NamedTuple):
+    """What CMS Table 5 gives for one MS-DRG.
+
+    Weights are in ten-thousandths, mean lengths of stay in ten-thousandths of a day: exactly what is printed.
+    ``relative_weight`` is the one that pays, after the cap on yearly reductions where the table has one;
+    ``weight_before_cap`` the one before. None for what the table does not have.
+    """
+
+    drg: int
+    relative_weight: int
+    weight_before_cap: int | None
+    geometric_mean_los: int | None
+    arithmetic_mean_los: int | None
+    post_acute_transfer: bool | None
+    special_pay: bool | None
+
+
+@dataclass(slots=True)
+class WeightTables:
+    """The MS-DRG relative weights of one fiscal year: ``release`` "2026". A DRG without a weight has no row."""
+
+    release: str
+    effective_from: int
+    effective_to: int
+    rows: list[WeightRow]
     sources: list[Source] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)

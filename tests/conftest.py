@@ -111,7 +111,7 @@ _PREFIXES = {
     "affects_drg": "AFFECTS_DRG_",
     "poa_error": "POA_ERROR_",
 }
-_NOT_IN_ANSWERS = {"version", "mdc_title", "drg_title"}
+_NOT_IN_ANSWERS = {"version", "mdc_title", "drg_title", "weight"}
 
 
 def plain(result: dict[str, Any]) -> dict[str, Any]:
