@@ -43,6 +43,7 @@ _FIELDS: Final = (
     "poa",
     "procedures",
 )
+_REPEATED: Final = frozenset({"diagnoses", "procedures"})
 _INTEGERS: Final = frozenset({"discharge_date", "age", "discharge_status", "length_of_stay"})
 
 
@@ -160,8 +161,9 @@ def _claim(line: bytes) -> Item:
                 value = int(value)
             elif kind is str and field in _INTEGERS:
                 value = _integer(field, value)
-            elif kind is _Object:
-                value = dict(value)
+            elif kind is _Object or (field in _REPEATED and kind is not list and value is not None):
+                expected = "a list of code strings" if field in _REPEATED else "one value"
+                raise InvalidFieldError(f"{field}: expected {expected}, got {_json_type(value)}", field=field)
             claim[field] = value
         if b"\\u" in line:
             _check_text(claim)
@@ -209,10 +211,8 @@ def _id_of(pairs: _Object) -> str:
 
 
 def _json_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "a boolean"
-    names = {str: "a string", int: "a number", float: "a number", list: "an array", type(None): "null"}
-    return names.get(type(value), "another value")
+    names = {str: "a string", bool: "a boolean", list: "an array", type(None): "null", _Object: "an object"}
+    return names.get(type(value), "a number")
 
 
 # --- claims to answers --------------------------------------------------------------------------------------

@@ -56,18 +56,19 @@ def reading(name: str) -> Iterator[tuple[IO[bytes], Callable[[], int], int]]:
 def read_lines(stream: IO[bytes]) -> Iterator[bytes | CodesetError]:
     """Yield each line without its end; the error that stands for it if it is longer than MAX_LINE."""
     first = True
-    # One byte more, so that a line of just the maximum is told from a longer one.
+    # Room for the end of the longest line, so that it is told from a longer one.
     while line := stream.readline(MAX_LINE + 2):
         if first:
             first = False
             line = line.removeprefix(_BOM)
-        if len(line) > MAX_LINE and not line.endswith(b"\n"):
-            length = len(line)
-            while (more := stream.readline(MAX_LINE)) and not more.endswith(b"\n"):
-                length += len(more)
-            yield MessageTooLargeError(f"a line of {length + len(more):,} bytes; at most {MAX_LINE:,} are read")
-        else:
-            yield line.rstrip(b"\r\n")
+        content = line.rstrip(b"\r\n")
+        if len(content) <= MAX_LINE:
+            yield content
+            continue
+        length = len(line)
+        while not line.endswith(b"\n") and (line := stream.readline(MAX_LINE)):
+            length += len(line)
+        yield MessageTooLargeError(f"a line of {length:,} bytes; at most {MAX_LINE:,} are read")
 
 
 @contextlib.contextmanager
