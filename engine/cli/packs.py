@@ -17,6 +17,7 @@ from rich.text import Text
 from .. import pack
 from ..errors import (
     CodesetError,
+    InvalidDateError,
     InvalidFieldError,
     PackCorruptError,
     PackIncompatibleError,
@@ -25,12 +26,12 @@ from ..errors import (
 )
 from ..pack import Manifest
 from . import FINDINGS
-from .output import bytes_text, console, content_text, day_text, print_json, table
+from .output import bytes_text, console, content_text, day_argument, day_text, print_json, table
 
 if TYPE_CHECKING:
-    from codesets.build import Event
+    from codesets.build import BuiltPack, Event
 
-__all__ = ["build", "info", "list_packs", "verify"]
+__all__ = ["build", "build_from_file", "info", "list_packs", "verify"]
 
 
 # --- build --------------------------------------------------------------------------------------------------
@@ -64,7 +65,57 @@ def build(
             offline=offline,
             workers=jobs,
         )
-    seconds = time.perf_counter() - begin
+    _report_build(done, store, time.perf_counter() - begin, json=json)
+
+
+def build_from_file(
+    specs: list[str],
+    file: Path | None,
+    tabular: Path | None,
+    effective_from: str | None,
+    effective_to: str | None,
+    store: Path | None,
+    *,
+    force: bool,
+    json: bool,
+) -> None:
+    """Build packs from an official file given by path, and report them as ``build`` does."""
+    from codesets import from_file
+
+    if file is None:
+        raise InvalidFieldError(
+            "--tabular, --effective-from and --effective-to go with an order file: --from FILE is missing.",
+            field="from",
+        )
+    if len(specs) != 1:
+        raise InvalidFieldError(
+            f"--from takes one system or release (msdrg, msdrg/45.0, icd10cm/2028), got {len(specs)}.", field="release"
+        )
+    system, slash, release = specs[0].partition("/")
+    given = from_file.Given(
+        file,
+        release if slash else None,
+        tabular,
+        _day_number("effective-from", effective_from),
+        _day_number("effective-to", effective_to),
+    )
+    store = pack.default_store() if store is None else store
+    begin = time.perf_counter()
+    with _Display() as display:
+        done = from_file.build_from_file(system, given, store, replace=force, progress=display)
+    _report_build(done, store, time.perf_counter() - begin, json=json)
+
+
+def _day_number(name: str, text: str | None) -> int | None:
+    day = day_argument(text)
+    if day is None:
+        return None
+    if len(day) != 8 or not day.isascii() or not day.isdigit():
+        raise InvalidDateError(f"--{name}: expected a day such as 2027-10-01, got {text!r}", field=name)
+    return int(day)
+
+
+def _report_build(done: list[BuiltPack], store: Path, seconds: float, *, json: bool) -> None:
     manifests = {item.target.id: pack.read_manifest(item.path) for item in done}
     if json:
         built = [
@@ -362,6 +413,10 @@ def _findings(path: Path) -> list[CodesetError]:
             from ..drg import MsdrgGrouper
 
             MsdrgGrouper(opened)
+        elif opened.manifest.kind == "weights":
+            from ..weights import DrgWeights
+
+            DrgWeights(opened)
     except (PackCorruptError, PackIncompatibleError) as error:
         return [error]
     return []

@@ -203,6 +203,9 @@ class DrgMessages:
         message = self._groupings.get(grouping)
         if message is None and grouping is not None:
             # Enumerations have the numbers of the proto; the field names are the proto's too.
-            message = grouping_pb2.Grouping(**grouping._asdict())
+            values = grouping._asdict()
+            if grouping.weight is not None:
+                values["weight"] = grouping.weight.to_dict()
+            message = grouping_pb2.Grouping(**values)
             self._groupings[grouping] = message
         return message
