@@ -560,6 +560,8 @@ class _Compiler:
         for n in numbers:
             names = [f"hac{n:02d}_show", f"hac{n:02d}_sdx"]
             display = next((name for name in names if name in a.hac_names), f"HAC{n:02d}")
+            if display not in HAC_DISPLAYS:
+                raise SourceFormatError(f"a diagnosis is shown as {display!r}; expected one of {HAC_DISPLAYS}")
             displays.append(HAC_DISPLAYS.index(display))
         fill = [0] * (4 - len(numbers))
         trauma = sum(1 << i for i, name in enumerate(TRAUMA_NAMES) if name in operands)

@@ -20,7 +20,7 @@ def test_releases_follow_each_other_without_gap(system: str) -> None:
     releases = [target for target in catalog.targets(all=True) if target.system == system]
     for before, after in pairwise(releases):
         assert _day(before.effective_to) + timedelta(days=1) == _day(after.effective_from)
-    assert releases[-1].effective_to == 20270331
+    assert releases[-1].effective_to == (20260930 if system == "msdrg-weights" else 20270331)
 
 
 def test_release_names_and_dates() -> None:
@@ -31,12 +31,13 @@ def test_release_names_and_dates() -> None:
     assert by_id["msdrg/40.0"] == (20221001, 20230331)
     assert by_id["msdrg/43.1"] == (20260401, 20260930)
     assert by_id["msdrg/44.0"] == (20261001, 20270331)
-    assert len(by_id) == 23 + 23 + 9
+    assert by_id["msdrg-weights/2026"] == (20251001, 20260930)
+    assert len(by_id) == 23 + 23 + 9 + 1
 
 
 def test_default_set_begins_with_fiscal_year_2023() -> None:
     default = catalog.targets()
-    assert len(default) == 9 + 9 + 9
+    assert len(default) == 9 + 9 + 9 + 1
     assert min(target.effective_from for target in default) == 20221001
 
 
