@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import engine
-from engine import drg, explain
+from engine import atoms, drg, explain
 
 CLAIMS = 1000
 
@@ -56,6 +57,21 @@ def test_the_walk_ends_in_the_drg(explained: Explained) -> None:
             else:
                 assert winner is not None
                 assert winner.drg == 0
+                assert winner.reroute_mdc == 0
+
+
+def test_every_list_is_looked_at_for_a_reason(explained: Explained) -> None:
+    for claim, explanation in explained:
+        for visits in (explanation.initial, explanation.final):
+            for before, visit in zip((None, *visits), visits, strict=False):
+                if before is None:
+                    assert visit.mdc == 0
+                    assert "always" in visit.text
+                elif before.winner is not None:
+                    assert visit.mdc == before.winner.reroute_mdc
+                    assert f"row {before.winner.rank} " in visit.text
+                else:
+                    assert claim["diagnoses"][0] in visit.text
 
 
 def test_the_codes_behind_the_winner_are_on_the_claim(explained: Explained) -> None:
@@ -169,3 +185,101 @@ def test_a_claim_in_error_explains_nothing(library: engine.Library) -> None:
     assert missing.result.error is not None
     assert missing.result.error.code == "UNKNOWN_VERSION"
     assert library.explain_drg({"version": "43.1"}).initial[0].winner is not None
+    assert set(missing.to_dict()) == {"result"}
+
+
+def test_texts_are_sentences_of_people(explained: Explained) -> None:
+    """Nothing empty, no value in Python's own notation; the summary names the DRGs."""
+    ungroupable = set()
+    for claim, explanation in explained:
+        result = explanation.result
+        assert result.initial_grouping is not None
+        assert result.final_grouping is not None
+        texts = [*explanation.summary]
+        for visit in (*explanation.initial, *explanation.final):
+            texts += [visit.text, *(miss.text for miss in visit.near_misses)]
+            texts += [atom.meaning for atom in visit.winner.atoms] if visit.winner else []
+        texts += [part.text for part in (*explanation.severities, *explanation.hacs, *explanation.without)]
+        for text in texts:
+            assert re.fullmatch(r"[A-Za-z0-9].*[^ ,:]", text), text
+            assert not re.search(r"None|\(\)|\[|[<'{]|  ", text), text
+        assert explanation.summary[0].startswith(f"{result.initial_grouping.drg} ") or (
+            explanation.summary[0].startswith(f"{result.final_grouping.drg} ")
+        )
+        if result.final_grouping.return_code != drg.ReturnCode.OK:
+            ungroupable.add(result.final_grouping.return_code)
+            assert any(result.final_grouping.return_code.name in sentence for sentence in explanation.summary)
+        if not explanation.without and result.initial_grouping.return_code == drg.ReturnCode.OK:
+            assert "No single" in explanation.summary[-1]
+        for without in explanation.without:
+            assert without.text.startswith(f"without {without.code} this is {without.grouping.drg} ")
+        assert claim["claim_id"] not in " ".join(texts)
+    assert len(ungroupable) >= 5
+
+
+def test_what_a_severity_rests_on_is_counted(library: engine.Library) -> None:
+    """Heart failure: with one MCC the DRG rests on it, with two on either."""
+    claim = {"version": "43.1", "sex": "MALE", "discharge_status": 1, "diagnoses": ["I5021", "J9601", "E119"]}
+    alone = library.explain_drg(claim)
+    assert alone.summary[1] == "Its MCC rests on J9601 alone."
+    assert [(w.code, w.grouping.drg) for w in alone.without] == [("J9601", 293)]
+    assert alone.without[0].text == "without J9601 this is 293 Heart Failure and Shock without CC/MCC"
+    both = library.explain_drg(claim | {"diagnoses": ["I5021", "J9601", "A419", "E119"]})
+    assert both.summary[1] == "Its MCC rests on J9601 and A419: any one of them is enough."
+    assert both.without == ()
+
+
+def test_a_near_miss_tells_what_stands_in_its_way(explained: Explained) -> None:
+    seen = set()
+    for claim, explanation in explained:
+        codes = {*claim["diagnoses"], *claim["procedures"]}
+        reason = {s.code: s.reason for s in explanation.severities}
+        for visit in (*explanation.initial, *explanation.final):
+            assert len(visit.near_misses) <= explain.NEAR_MISSES
+            ranks = [miss.rank for miss in visit.near_misses]
+            assert ranks == sorted(ranks)
+            for miss in visit.near_misses:
+                assert (miss.lacks == "") != (miss.must_not_have == "")
+                assert miss.drg or miss.reroute_mdc
+                assert visit.winner is None or miss.rank <= visit.winner.rank
+                members = {m for code in miss.codes for m in re.split(r"[(+)]", code) if m and m[:2] != "Z@"}
+                assert members <= codes | {c for c in codes if c.startswith("Z@")}
+                assert all(code in miss.text for code in miss.codes)
+                if miss.lacks in ("MCC", "CC"):
+                    seen.add("severity" if miss.codes else "no severity")
+                    assert all(code in reason for code in miss.codes)
+                if miss.must_not_have:
+                    seen.add("must not have")
+                    assert miss.codes
+    assert seen == {"severity", "no severity", "must not have"}
+
+
+def test_every_atom_of_every_version_has_a_meaning(library: engine.Library) -> None:
+    for info in library.releases("msdrg"):
+        tables = library.drg_grouper(info.release).explaining(explain._Tables)
+        for atom, meaning in zip(tables.atoms, tables.meanings, strict=True):
+            name = atom.rpartition(":")[2]
+            if name in atoms.SPECIAL:
+                assert meaning == atoms.SPECIAL[name]
+            # The tables write what is computed in capitals, beside the lists of MDCs that hold for no claim.
+            elif name.isupper() and not re.match(r"MDC\d\d|HAC\d\d|ERRORDRG", name):
+                assert name in {**atoms.SEVERITIES, **atoms.OPERATING_ROOM}, name
+            assert meaning
+
+
+def test_ranges_of_drgs() -> None:
+    assert atoms.drg_ranges([]) == []
+    assert atoms.drg_ranges([291, 292, 293, 300, 302]) == ["291-293", "300", "302"]
+    assert atoms.meaning("PDX:dxc0505", [291, 292, 293]) == (
+        "the principal diagnosis is on the list dxc0505 (DRG 291-293)"
+    )
+    assert atoms.meaning("x", range(1, 20, 2)) == "a procedure is on the list x"
+    assert atoms.meaning("SDX:HAC05", (), {5: "Falls"}).endswith("hospital-acquired condition 5, Falls")
+
+
+def test_a_very_long_claim_is_explained_without_removals(library: engine.Library) -> None:
+    claim = {"version": "43.1", "sex": "MALE", "discharge_status": 1}
+    long = library.explain_drg(claim | {"diagnoses": ["I5021", "J9601", *["E119"] * explain.MOST_CODES]})
+    assert long.without == ()
+    assert f"more than {explain.MOST_CODES} codes" in long.summary[-1]
+    assert len(long.severities) == 1
