@@ -18,6 +18,8 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
+from ._claims cimport ascii_of, check_id, one_of
+
 from . import compile_msdrg as layout
 from .errors import CodesetError, InvalidFieldError, PoaLengthError
 
@@ -29,8 +31,6 @@ cdef extern from *:
     """
     int lowest_bit(uint64_t x) noexcept nogil
     bint several_bits(uint64_t x) noexcept nogil
-    int PyUnicode_IS_COMPACT_ASCII(object o) noexcept
-    const char* PyUnicode_1BYTE_DATA(object o) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(object o) noexcept
 
 cdef uint64_t HASH = 0x9E3779B97F4A7C15
@@ -1766,29 +1766,6 @@ cdef class ClaimBatch:
         return count
 
 
-cdef const char* ascii_of(object value, str field, Py_ssize_t* length) except? NULL:
-    """The characters of a string, NULL where they are not all ASCII."""
-    if not PyUnicode_Check(value):
-        raise InvalidFieldError(f"{field}: expected a string, got {type(value).__name__}", field=field)
-    length[0] = PyUnicode_GET_LENGTH(value)
-    if not PyUnicode_IS_COMPACT_ASCII(value):
-        return NULL
-    return PyUnicode_1BYTE_DATA(value)
-
-
-cdef uint8_t one_of(dict values, object value, str field) except 0:
-    cdef PyObject* found = NULL
-    if not isinstance(value, bool) and isinstance(value, (int, str, type(None))):
-        found = PyDict_GetItem(values, value)
-    if found == NULL:
-        names = ", ".join(sorted(name for name in values if isinstance(name, str)))
-        raise InvalidFieldError(
-            f"{field}: expected one of {names} or its number, got another {type(value).__name__}",
-            field=field,
-        )
-    return <object>found
-
-
 cdef long check_number(object value, str field, str what) except? -1:
     if value is None:
         return 0
@@ -1801,12 +1778,6 @@ cdef long check_number(object value, str field, str what) except? -1:
             f"{field}: expected a whole number from 0 to 2147483647 ({what}), got one outside", field=field
         )
     return value
-
-
-cdef int check_id(object value) except -1:
-    if value is not None and not isinstance(value, str):
-        raise InvalidFieldError(f"claim_id: expected a string, got {type(value).__name__}", field="claim_id")
-    return 0
 
 
 # --- running a batch ----------------------------------------------------------------------------------------
@@ -1935,10 +1906,10 @@ def run(ClaimBatch batch, list groupers, uint32_t options):
 def trace(ClaimBatch batch, Grouper grouper, uint32_t options):
     """Group the only claim of ``batch`` with a recorder; return what the walk left behind.
 
-    A dict with ``visits`` (one tuple a formula list looked at: MDC number, winning row or -1, mask as bytes, suppression sets under which
-    no MCC and no CC counts), ``initial`` (how many of the visits belong to the initial pass), ``diagnoses`` (flags, severity 0 to 2, HAC
-    statuses), ``procedures`` (numbers of the lists in which the procedure's own names are hidden) and ``clusters`` (cluster, positions
-    of its members in the claim). Same code path as ``run``.
+    A dict with ``visits`` (one tuple a formula list looked at: MDC number, winning row or -1, mask as bytes, suppression
+    sets under which no MCC and no CC counts), ``initial`` (how many of the visits belong to the initial pass),
+    ``diagnoses`` (flags, severity 0 to 2, HAC statuses), ``procedures`` (numbers of the lists in which the procedure's own
+    names are hidden) and ``clusters`` (cluster, positions of its members in the claim). Same code path as ``run``.
     """
     cdef Scratch scratch
     cdef Trace visits

@@ -1,0 +1,36 @@
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import CodesetError
+from .pack import Pack
+
+SEXES: Mapping[Any, int]
+MISSING: Sequence[str]
+RESULT_DTYPE: np.dtype[Any]
+
+def day_of(date: int | str | datetime.date | None) -> int: ...
+
+class Editor:
+    def __init__(self, pack: Pack) -> None: ...
+    @property
+    def pack(self) -> Pack: ...
+    @property
+    def release(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+class EditBatch:
+    def __init__(self, claims: Iterable[Any]) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def claims(self) -> Sequence[Any]: ...
+    @property
+    def errors(self) -> dict[int, CodesetError]: ...
+
+def run(
+    batch: EditBatch, editor: Editor, pdx: int = 0, sdx: int = 0, px: int = 0
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.uint32]]: ...
