@@ -1,0 +1,121 @@
+"""What the pages say is so: their examples run, and what is generated is not stale."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+from typer.main import get_command
+
+from codesets import catalog
+from engine.cli.app import app
+from engine.client import Client
+from engine.rpc import SERVICES, methods
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"```python\n(.*?)```\s*```text\n(.*?)```", re.DOTALL)
+CALL = re.compile(r"-d '([^']*)'\s*\\?\s*127\.0\.0\.1:50051 (\S+)/(\w+)")
+
+
+def examples() -> list[object]:
+    found = BLOCK.findall((ROOT / "README.md").read_text())
+    return [pytest.param(code, printed, id=f"example {i}") for i, (code, printed) in enumerate(found, 1)]
+
+
+@pytest.mark.parametrize(("code", "printed"), examples())
+def test_examples_of_the_readme_print_what_it_says(code, printed, store, server, monkeypatch):
+    monkeypatch.setenv("CODESET_ENGINE_PACKS", str(store))
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code.replace("127.0.0.1:50051", server), "README.md", "exec"), {})
+    assert out.getvalue() == printed
+
+
+def test_the_readme_has_no_python_that_is_not_run():
+    assert len(examples()) == (ROOT / "README.md").read_text().count("```python") == 3
+
+
+def calls() -> list[object]:
+    text = "\n".join(page.read_text() for page in PAGES)
+    return [pytest.param(*call, id=call[2]) for call in CALL.findall(text)]
+
+
+@pytest.mark.parametrize(("body", "service", "name"), calls())
+def test_calls_with_grpcurl_are_answered(body, service, name, server):
+    (method,) = [method for method in methods(service) if method.name == name]
+    with Client(server) as client:
+        assert client._methods[name](json_format.Parse(body, method.request())).ByteSize() > 0
+
+
+def test_calls_are_shown_for_every_service():
+    assert {call.values[1] for call in calls()} == set(SERVICES)
+
+
+def test_the_claim_of_the_readme_groups(run):
+    (line,) = re.findall(r"```json\n(.*)\n```", (ROOT / "README.md").read_text())
+    found = run("group", "drg", "-", stdin=line.encode())
+    assert found.status == 0
+    assert json.loads(found.out)["final_grouping"]["drg"] == 280
+
+
+def test_the_readme_names_every_command_and_source():
+    text = (ROOT / "README.md").read_text()
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"`codeset-engine {name}" in text
+    for wheel in catalog.wheels(catalog.targets(all=True)):
+        assert wheel.name in text
+        assert wheel.version in text
+
+
+def test_commands_of_the_pages_exist(run):
+    """Every ``codeset-engine …`` that a page shows is a command with options that it has."""
+    shown = {
+        match for page in PAGES for match in re.findall(r"codeset-engine ((?:[a-z]+ )+[^\n`|#]*)", page.read_text())
+    }
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for words in (line.split() for line in shown):
+        if words[0] not in commands:
+            continue
+        command = words[:2] if words[0] == "group" else words[:1]
+        text = run(*command, "--help").out
+        for option in (word for word in words if word.startswith("--")):
+            assert re.search(rf"{option}\b", text), (words, option)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_errors_page_is_not_stale():
+    spec = importlib.util.spec_from_file_location("errors_page", ROOT / "docs" / "errors.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    expected = (ROOT / "docs" / "errors.md").read_text()
+    assert module.page() == expected, "run `python docs/errors.py`"
+
+
+def test_sections_that_the_code_refers_to_are_there():
+    text = (ROOT / "docs" / "msdrg.md").read_text()
+    sections = set(re.findall(r"^#+ (\d+(?:\.\d+)?)", text, re.MULTILINE)) | set(
+        re.findall(r"\*\*(\d+\.\d+)\*\*", text)
+    )
+    sources = [*ROOT.glob("engine/_msdrg.p*"), ROOT / "engine" / "compile_msdrg.py"]
+    named = {
+        number
+        for source in sources
+        for words in re.findall(r"sections? (\d+(?:\.\d+)?(?: (?:and|to) \d+(?:\.\d+)?)?)", source.read_text())
+        for number in re.findall(r"\d+(?:\.\d+)?", words)
+    }
+    assert named
+    assert named <= sections
