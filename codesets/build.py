@@ -23,12 +23,12 @@ from typing import IO, Any, Literal
 
 from engine import pack
 from engine.errors import CodesetError, PackExistsError, all_errors
-from engine.tables import CodeSystemTables, HccTables, MsdrgTables, WeightTables
+from engine.tables import CodeSystemTables, HccTables, MceTables, MsdrgTables, WeightTables
 
 from . import catalog, fetch, lmdb_tables
 from .catalog import Target
 
-__all__ = ["BuiltPack", "Event", "build", "write_hcc", "write_msdrg", "write_tables", "write_weights"]
+__all__ = ["BuiltPack", "Event", "build", "write_hcc", "write_mce", "write_msdrg", "write_tables", "write_weights"]
 
 _WORKERS = 2
 _FETCHES = 3
@@ -160,6 +160,29 @@ def write_msdrg(tables: MsdrgTables, store: Path, *, replace: bool = False) -> P
     )
 
 
+def write_mce(tables: MceTables, store: Path, *, replace: bool = False) -> Path:
+    """Compile the tables of one release of the Medicare Code Editor and publish the pack; return its directory.
+
+    Raises PackExistsError if the release is there and ``replace`` is false, SourceFormatError for tables that cannot
+    be compiled.
+    """
+    from engine.compile_mce import FIRST_DISCHARGE, compile_mce
+
+    arrays, facts = compile_mce(tables)
+    return pack.write_pack(
+        store,
+        system="mce",
+        release=tables.release,
+        kind="mce",
+        effective_from=FIRST_DISCHARGE,
+        effective_to=tables.termination,
+        arrays=arrays,
+        sources=tables.sources,
+        facts=facts,
+        replace=replace,
+    )
+
+
 def write_weights(tables: WeightTables, store: Path, *, replace: bool = False) -> Path:
     """Compile the MS-DRG weights of one fiscal year and publish the pack; return its directory.
 
@@ -242,6 +265,8 @@ def _build_here(
     make: Callable[[Target, Path, bool, Callable[[Target, str], None]], None]
     if system == "msdrg":
         make = _GrouperMaker(cache)
+    elif system == "mce":
+        make = _EditorMaker(cache)
     elif system == "msdrg-weights":
         make = _WeightsMaker(cache)
     elif system == "cmshcc":
@@ -279,6 +304,24 @@ class _CodesMaker:
             tables = self._importer.tables(target)
             step(target, "compile")
             write_tables(tables, store, replace=replace)
+
+
+class _EditorMaker:
+    def __init__(self, cache: fetch.Cache) -> None:
+        self._cache = cache
+        self._blobs: Mapping[str, bytes] | None = None
+
+    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
+        from . import mce
+
+        with _without_collector():
+            step(target, "import")
+            (file,) = catalog.files(target)
+            if self._blobs is None:
+                self._blobs = lmdb_tables.read_blobs(self._cache.extract(file))
+            tables = mce.load_release(self._blobs, target.release, file.source(("mce",)))
+            step(target, "compile")
+            write_mce(tables, store, replace=replace)
 
 
 class _GrouperMaker:

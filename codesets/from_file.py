@@ -7,6 +7,8 @@ What each system takes:
     version, every version the file holds.
 ``msdrg-weights``
     Table 5 of the IPPS final rule, as text or CSV. Without a release, the fiscal year that it names.
+``mce``
+    ``mce.bin`` of the Medicare Code Editor, or the jar it comes in. Without a release, the one the file is.
 ``icd10cm``
     The order file, and optionally the tabular XML for chapters, blocks and notes. Needs a release name and its days.
 """
@@ -47,10 +49,11 @@ class Given:
 
 _NAMES: Final = {
     "icd10cm": re.compile(r"20\d\d(-\d\d)?", re.ASCII),
+    "mce": re.compile(r"\d{1,3}\.\d", re.ASCII),
     "msdrg": re.compile(r"\d{1,3}\.\d", re.ASCII),
     "msdrg-weights": re.compile(r"20\d\d", re.ASCII),
 }
-_EXAMPLES: Final = {"icd10cm": "2028 or 2028-04", "msdrg": "45.0", "msdrg-weights": "2027"}
+_EXAMPLES: Final = {"icd10cm": "2028 or 2028-04", "mce": "45.0", "msdrg": "45.0", "msdrg-weights": "2027"}
 
 
 @dataclass(slots=True)
@@ -152,6 +155,25 @@ def _weights(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
         yield job.finished(target, path, None)
 
 
+def _mce(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
+    from engine.compile_mce import FIRST_DISCHARGE
+
+    from . import mce
+
+    begin = time.perf_counter()
+    tables = mce.read_official(given.file)
+    if given.release not in (None, tables.release):
+        raise UnknownReleaseError(f"{given.file} is mce {tables.release}, not {given.release}.", field="release")
+    target = Target("mce", tables.release, FIRST_DISCHARGE, tables.termination, False)
+    path = job.kept(target)
+    if path is None:
+        job.tell(target, "compile")
+        path = build.write_mce(tables, job.store, replace=job.replace)
+        yield job.finished(target, path, begin)
+    else:
+        yield job.finished(target, path, None)
+
+
 def _icd10cm(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
     from . import icd10cm
 
@@ -199,6 +221,7 @@ def _check_day(name: str, day: int) -> None:
 
 _LOADERS: Final[dict[str, Callable[[Given, _Job], Iterator[build.BuiltPack]]]] = {
     "icd10cm": _icd10cm,
+    "mce": _mce,
     "msdrg": _msdrg,
     "msdrg-weights": _weights,
 }

@@ -10,8 +10,9 @@ The layers, each knowing only those before it:
 
 * ``engine.errors``, ``engine.tables``: the errors and the plain tables that importers hand over;
 * ``engine.pack``: releases as directories of verified files;
-* ``engine._core``, ``engine._msdrg``: look-up and grouping over mapped arrays, compiled, without the GIL;
-* ``engine.codes``, ``engine.drg``, ``engine.explain``: the same for people, with typed results;
+* ``engine._core``, ``engine._msdrg``, ``engine._mce``: look-up, grouping and editing over mapped arrays, compiled,
+  without the GIL;
+* ``engine.codes``, ``engine.drg``, ``engine.explain``, ``engine.mce``: the same for people, with typed results;
 * ``engine.library``: which release answers for a system and a date;
 * ``engine.server``: all of it over gRPC. ``engine.client`` talks to that and knows none of the above but
   the errors.
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
     from .library import Library as Library
     from .library import ReleaseInfo as ReleaseInfo
     from .library import open as open
+    from .mce import EditedAndGrouped as EditedAndGrouped
+    from .mce import EditingOptions as EditingOptions
+    from .mce import EditResult as EditResult
+    from .mce import EditResults as EditResults
+    from .mce import MceEdit as MceEdit
+    from .mce import MceEditor as MceEditor
     from .weights import DrgWeight as DrgWeight
     from .weights import DrgWeights as DrgWeights
 
@@ -67,6 +74,12 @@ _LAZY = {
     "Library": "library",
     "ReleaseInfo": "library",
     "open": "library",
+    "EditResult": "mce",
+    "EditResults": "mce",
+    "EditedAndGrouped": "mce",
+    "EditingOptions": "mce",
+    "MceEdit": "mce",
+    "MceEditor": "mce",
     "DrgWeight": "weights",
     "DrgWeights": "weights",
 }

@@ -97,6 +97,7 @@ def compile_mce(tables: MceTables) -> tuple[dict[str, Array], dict[str, Any]]:
             "expected one for every day."
         )
     facts = {
+        "codes": sum(map(_distinct, masters)),
         "version": tables.version,
         "icd10_diagnoses": _distinct(tables.icd10_diagnoses),
         "icd10_procedures": _distinct(tables.icd10_procedures),

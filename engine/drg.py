@@ -220,13 +220,16 @@ class InpatientClaim:
     ``poa`` has one character per diagnosis, in order (Y N U W 1 E or a blank), or is empty.
     ``discharge_status`` None or a number CMS does not define counts as none. Enumerations may be given by
     name or number. Codes may have dots and lower case.
+
+    ``icd_version`` (9 or 10), age, length of stay and ``sex`` matter to the Medicare Code Editor (``engine.mce``), to
+    which an unspecified sex is one that is missing.
     """
 
     claim_id: str = ""
     version: str = ""
     discharge_date: int = 0
     age: int | None = None
-    sex: Sex | int | str = Sex.UNKNOWN
+    sex: Sex | int | str = Sex.UNSPECIFIED
     discharge_status: int | None = None
     hospital_status: HospitalStatus | int | str = HospitalStatus.NOT_EXEMPT
     length_of_stay: int | None = None
@@ -234,6 +237,7 @@ class InpatientClaim:
     diagnoses: Sequence[str] = ()
     poa: str = ""
     procedures: Sequence[str] = ()
+    icd_version: int = 10
 
 
 T = TypeVar("T")

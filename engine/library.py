@@ -38,6 +38,7 @@ from .errors import (
     UnknownSystemError,
     UnknownVersionError,
 )
+from .mce import EditedAndGrouped, EditingOptions, EditResult, EditResults, MceEditor, edit_many
 from .pack import FileEntry, Manifest, default_store, iter_manifests, open_pack
 from .tables import Source
 from .weights import DrgWeights
@@ -57,6 +58,7 @@ SYSTEM_URIS: Mapping[str, str] = {
 """Canonical URIs of code systems (FHIR terminology) to the system ids used here."""
 
 GROUPER = "msdrg"
+EDITOR = "mce"
 WEIGHTS = "msdrg-weights"
 
 
@@ -65,8 +67,8 @@ class ReleaseInfo:
     """One release in a library, from its manifest.
 
     ``effective_from``/``effective_to``: CCYYMMDD, inclusive, the days the release answers for. ``kind``:
-    ``codes``, ``msdrg`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of its build.
-    ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
+    ``codes``, ``msdrg``, ``mce`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of its
+    build. ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
     """
 
     path: Path
@@ -89,7 +91,7 @@ class ReleaseInfo:
 
     @property
     def kind(self) -> str:
-        """What the pack holds: ``codes``, ``msdrg`` or ``weights``."""
+        """What the pack holds: ``codes``, ``msdrg``, ``mce`` or ``weights``."""
         return self.manifest.kind
 
     @property
@@ -142,7 +144,7 @@ class _Release:
         self.info = info
         self.first = info.effective_from
         self.last = info.effective_to
-        self.opened: CodeSystem | MsdrgGrouper | DrgWeights | None = None
+        self.opened: CodeSystem | MsdrgGrouper | MceEditor | DrgWeights | None = None
 
 
 class _Releases:
@@ -412,6 +414,55 @@ class Library:
         except (InvalidDateError, DateOutsideCoverageError) as error:
             raise type(error)(f"discharge_date: {error}", field="discharge_date") from None
 
+    # --- the code editor
+
+    def mce_editor(self, release: str | None = None) -> MceEditor:
+        """Return a release of the Medicare Code Editor, opened: the one named ("43.1"), else the newest.
+
+        Raises UnknownReleaseError, UnknownSystemError if no editor is loaded, and PackCorruptError or
+        PackIncompatibleError if its pack cannot be used.
+        """
+        if release:
+            try:
+                chosen, _ = self._select(EDITOR, release, None)
+            except UnknownReleaseError as error:
+                raise UnknownReleaseError(str(error), field="editor_release") from None
+        else:
+            # One release edits all dates up to its last: today's is not asked.
+            chosen = max(self._releases(EDITOR).all, key=lambda found: found.last)
+        opened = chosen.opened if chosen.opened is not None else self._open(chosen)
+        assert isinstance(opened, MceEditor)
+        return opened
+
+    def edit_claim(self, claim: Claim, options: EditingOptions | None = None) -> EditResult:
+        """Edit one claim. What is wrong with it is the result's ``error``; see ``edit_claims_many``."""
+        return self.edit_claims_many([claim], options)[0]
+
+    def edit_claims_many(self, claims: Iterable[Claim], options: EditingOptions | None = None) -> EditResults:
+        """Edit claims with the release that ``options.editor_release`` names, else the newest; answers come in their
+        order, each with what was found or the error that kept it.
+
+        Raises what ``mce_editor`` raises, and InvalidFieldError if ``claims`` is no iterable of claims or an option
+        is none.
+        """
+        editor = self.mce_editor(options.editor_release if options is not None else None)
+        return edit_many(claims, editor, options)
+
+    def edit_and_group_many(
+        self,
+        claims: Iterable[Claim],
+        editing: EditingOptions | None = None,
+        grouping: GroupingOptions | None = None,
+    ) -> EditedAndGrouped:
+        """Edit and group claims: pairs of answers in their order. Each of a pair is what ``edit_claims_many`` and
+        ``group_drg_many`` answer, with an error of its own; an edit keeps no claim from being grouped.
+
+        Raises what those two raise.
+        """
+        if isinstance(claims, Iterable) and not isinstance(claims, (str, bytes, Mapping, list, tuple)):
+            claims = list(claims)
+        return EditedAndGrouped(self.edit_claims_many(claims, editing), self.group_drg_many(claims, grouping))
+
     # --- selection
 
     def _releases(self, system: str) -> _Releases:
@@ -475,7 +526,7 @@ class Library:
             )
         return opened
 
-    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper | DrgWeights:
+    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper | MceEditor | DrgWeights:
         # Reading release.opened without the lock is safe: it is set once, to a whole object.
         with self._lock:
             if release.opened is not None:
@@ -490,7 +541,7 @@ class Library:
                 raise
             return release.opened
 
-    def _open_by_kind(self, info: ReleaseInfo) -> CodeSystem | MsdrgGrouper | DrgWeights:
+    def _open_by_kind(self, info: ReleaseInfo) -> CodeSystem | MsdrgGrouper | MceEditor | DrgWeights:
         pack = open_pack(info.path)
         if pack.manifest != info.manifest:
             raise PackNotFoundError(
@@ -500,11 +551,13 @@ class Library:
             return CodeSystem(pack)
         if info.kind == "msdrg":
             return MsdrgGrouper(pack, self._weights_on(info.effective_from))
+        if info.kind == "mce":
+            return MceEditor(pack)
         if info.kind == "weights":
             return DrgWeights(pack)
         raise UnknownSystemError(
             f"{info.id} is a pack of kind {info.kind!r}, which this version of the engine cannot open; "
-            "it opens codes, msdrg and weights. Use the version that built it.",
+            "it opens codes, msdrg, mce and weights. Use the version that built it.",
             field="system",
         )
 

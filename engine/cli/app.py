@@ -123,8 +123,8 @@ def build(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Build from this official file: the CMS grouper's jar or .bin (msdrg), Table 5 (msdrg-weights), "
-            "an order file (icd10cm/RELEASE).",
+            help="Build from this official file: the CMS grouper's jar or .bin (msdrg), the code editor's jar or .bin "
+            "(mce), Table 5 (msdrg-weights), an order file (icd10cm/RELEASE).",
             show_default=False,
         ),
     ] = None,

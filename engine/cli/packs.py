@@ -413,6 +413,10 @@ def _findings(path: Path) -> list[CodesetError]:
             from ..drg import MsdrgGrouper
 
             MsdrgGrouper(opened)
+        elif opened.manifest.kind == "mce":
+            from ..mce import MceEditor
+
+            MceEditor(opened)
         elif opened.manifest.kind == "weights":
             from ..weights import DrgWeights
 
