@@ -41,12 +41,10 @@ ADDON: Final = np.dtype(
         ("value", "<i4"),
         ("output", "<u2"),
         ("name", "<u2"),
-        ("first_age", "u1"),
-        ("last_age", "u1"),
         ("orec", "u1"),
         ("all", "u1"),
         ("none", "u1"),
-        ("pad", "u1", (3,)),
+        ("pad", "u1"),
     ]
 )
 
@@ -348,20 +346,16 @@ class _Compiler:
         self._texts("addon_name", rows)
         self._texts("addon_label", [t.labels.get(row, "") for row in rows])
 
-        def compiled(items: Iterable[_AddOn], valued: bool) -> Array:
-            return np.array(
-                [
-                    (
-                        t.addons[a.row] if valued else 0, number[a.output], rows.index(a.row) if valued else 0, *a.ages,
-                        a.orec, a.all, a.none, (0, 0, 0),
-                    )
-                    for a in items
-                ],
-                ADDON,
-            )  # fmt: skip
-
-        self.arrays["addon"] = compiled(addons, True)
-        self.arrays["applicable"] = compiled(applicable, False)
+        for name, items in (("addon", addons), ("applicable", applicable)):
+            starts, of_age = [0], []
+            for age in range(AGES):
+                for a in items:
+                    if _within(age, a.ages):
+                        value, row = (t.addons[a.row], rows.index(a.row)) if name == "addon" else (0, 0)
+                        of_age.append((value, number[a.output], row, a.orec, a.all, a.none, 0))
+                starts.append(len(of_age))
+            self.arrays[f"{name}_start"] = np.array(starts, "<u4")
+            self.arrays[name] = np.array(of_age, ADDON)
 
     def _texts(self, name: str, texts: Sequence[str]) -> None:
         encoded = [text.encode() for text in texts]
