@@ -73,7 +73,11 @@ def read_table_5(stream: IO[bytes], source: Source, release: str | None = None) 
         # Five bytes have no meaning in Windows-1252; none of them is in a number.
         text = data.decode("cp1252", "replace")
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in text else ","))
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in text else ",")
+        numbers, lines = [], []
+        for line in reader:
+            numbers.append(reader.line_num)
+            lines.append(line)
     except csv.Error as error:
         raise wrong(source, f"it is not a table ({error}); expected the text or CSV of CMS Table 5") from None
     at = next((i for i, line in enumerate(lines) if line and squeeze(line[0]).upper() == "MS-DRG"), None)
@@ -90,7 +94,7 @@ def read_table_5(stream: IO[bytes], source: Source, release: str | None = None) 
     columns = _columns(lines[at], source)
     rows: list[WeightRow] = []
     without: list[int] = []
-    for number, line in enumerate(lines[at + 1 :], at + 2):
+    for number, line in zip(numbers[at + 1 :], lines[at + 1 :], strict=True):
         cells = [squeeze(cell) for cell in line]
         if not any(cells) or (sum(map(bool, cells)) == 1 and not _DRG.fullmatch(cells[0])):
             continue  # a blank line, or a footnote

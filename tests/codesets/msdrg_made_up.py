@@ -203,6 +203,6 @@ def tables(version: str, effective_from: int, effective_to: int, extra: str = ""
         },
         hac_formulas={6: ("HAC06",), 8: ("HAC08 & cut",)},
         drg_titles={20: "Handle surgery with MCC", 21: "Handle surgery without MCC", 50: "Leaks with CC", 51: "Leaks"},
-        mdc_titles={0: "Pre-MDC", 1: "Diseases of the spout – and handle"},
+        mdc_titles={0: "Pre-MDC", 1: "Diseases of the spout ½ and handle"},
         hac_titles={6: "Leaking lids"},
     )

@@ -202,13 +202,15 @@ def test_a_version_with_formulas_alone_is_refused() -> None:
 
 
 def attempt(data: bytes) -> None:
-    """Read all that is there. Nothing but SourceFormatError may come out."""
+    """Read all that is there. Nothing but SourceFormatError, naming the file, may come out."""
+    said = "made-up.bin: "
     try:
         release = read(data)
         for version in release.versions:
             release.tables(version)
     except SourceFormatError as error:
-        assert str(error).startswith("made-up.bin: ")
+        said = str(error)
+    assert said.startswith("made-up.bin: ")
 
 
 ENCODED = Encoder(VERSIONS).encode()
