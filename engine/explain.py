@@ -597,7 +597,8 @@ class _Walk:
         yield from self._severity_summary(winner, severities)
         met = list(dict.fromkeys(hac.code for hac in hacs if hac.status == HacCriteria.HAC_CRITERIA_MET))
         if final.return_code != ReturnCode.OK:
-            yield f"The final grouping is {_drg(final)}: {_UNGROUPABLE[final.return_code]} ({_listed(met)})."
+            which = f" ({_listed(met)})" if met else ""
+            yield f"The final grouping is {_drg(final)}: {_UNGROUPABLE[final.return_code]}{which}."
         elif met and final.drg != initial.drg:
             yield f"It was {_drg(initial)} before hospital-acquired {_listed(met)} left the severity."
         elif met:

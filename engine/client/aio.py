@@ -201,6 +201,14 @@ class AsyncClient:
         response: grouping_pb2.GroupDrgResponse = await self._call("GroupDrg", request, timeout)
         return response.result
 
+    async def explain_drg(
+        self, claim: ClaimLike, *, options: OptionsLike | None = None, timeout: float | None = None
+    ) -> grouping_pb2.DrgExplanation:
+        """As ``Client.explain_drg``."""
+        request = grouping_pb2.ExplainDrgRequest(claim=claim_message(claim), options=options_message(options))
+        response: grouping_pb2.ExplainDrgResponse = await self._call("ExplainDrg", request, timeout)
+        return response.explanation
+
     async def group_drg_many(
         self,
         claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],

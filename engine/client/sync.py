@@ -230,6 +230,18 @@ class Client:
         response: grouping_pb2.GroupDrgResponse = self._call("GroupDrg", request, timeout)
         return response.result
 
+    def explain_drg(
+        self, claim: ClaimLike, *, options: OptionsLike | None = None, timeout: float | None = None
+    ) -> grouping_pb2.DrgExplanation:
+        """Group one inpatient claim and explain the answer.
+
+        ``options`` are as in ``group_drg``; the level of detail is not used. Raises what is wrong with a claim that
+        cannot be given to the grouper.
+        """
+        request = grouping_pb2.ExplainDrgRequest(claim=claim_message(claim), options=options_message(options))
+        response: grouping_pb2.ExplainDrgResponse = self._call("ExplainDrg", request, timeout)
+        return response.explanation
+
     def group_drg_many(
         self, claims: Iterable[ClaimLike], *, options: OptionsLike | None = None, timeout: float | None = None
     ) -> list[grouping_pb2.DrgResult]:

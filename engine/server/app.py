@@ -33,8 +33,8 @@ __all__ = ["Server", "open_library", "serve"]
 
 _logger = logging.getLogger(LOGGER)
 
-_SLOW = frozenset({"Expand", "ListReleases"})
-"""Methods whose answer to a short request may be long."""
+_SLOW = frozenset({"Expand", "ExplainDrg", "ListReleases"})
+"""Methods whose answer to a short request may be long, or long in coming."""
 
 
 class Server:

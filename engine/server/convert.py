@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from ..codes import Axis, CodeInfo, NoteInfo, Validation
     from ..drg import DrgResult, Grouping
+    from ..explain import Explanation, ListVisit
     from ..library import ReleaseInfo
 
 __all__ = [
     "DrgMessages",
     "axis_message",
     "concept_message",
+    "explanation_message",
     "fill_error",
     "grouping_options",
     "kind_name",
@@ -169,8 +171,8 @@ class DrgMessages:
         message = results.add(
             claim_id=result.claim_id,
             version=result.version,
-            initial_grouping=self._grouping(result.initial_grouping),
-            final_grouping=self._grouping(result.final_grouping),
+            initial_grouping=self.grouping(result.initial_grouping),
+            final_grouping=self.grouping(result.final_grouping),
             hac_status=result.hac_status,
             hac_categories=result.hac_categories,
             admit_diagnosis_flag=result.admit_diagnosis_flag,
@@ -199,7 +201,8 @@ class DrgMessages:
                 hac_usage=hac_usage,
             )
 
-    def _grouping(self, grouping: Grouping | None) -> grouping_pb2.Grouping | None:
+    def grouping(self, grouping: Grouping | None) -> grouping_pb2.Grouping | None:
+        """Return one grouping as a message, which is not to be changed."""
         message = self._groupings.get(grouping)
         if message is None and grouping is not None:
             # Enumerations have the numbers of the proto; the field names are the proto's too.
@@ -209,3 +212,34 @@ class DrgMessages:
             message = grouping_pb2.Grouping(**values)
             self._groupings[grouping] = message
         return message
+
+
+def explanation_message(explanation: Explanation) -> grouping_pb2.DrgExplanation:
+    """Convert an explanation whose result has no error."""
+    # The one result is written where a batch's are, and taken from there.
+    results = grouping_pb2.BatchGroupDrgResponse().results
+    groupings = DrgMessages()
+    groupings.add(results, explanation.result)
+    message = grouping_pb2.DrgExplanation(result=results[0], summary=explanation.summary)
+    for visit in explanation.initial:
+        _add_visit(message.initial, visit)
+    for visit in explanation.final:
+        _add_visit(message.final, visit)
+    # Field names and numbers of enumerations are the proto's.
+    for severity in explanation.severities:
+        message.severities.add(**severity._asdict())
+    for hac in explanation.hacs:
+        message.hacs.add(**hac._asdict())
+    for without in explanation.without:
+        message.without.add(**{**without._asdict(), "grouping": groupings.grouping(without.grouping)})
+    return message
+
+
+def _add_visit(visits: RepeatedCompositeFieldContainer[grouping_pb2.ListVisit], visit: ListVisit) -> None:
+    message = visits.add(mdc=visit.mdc, mdc_title=visit.mdc_title, text=visit.text)
+    for miss in visit.near_misses:
+        message.near_misses.add(**miss._asdict())
+    if visit.winner is not None:
+        row = visit.winner._asdict()
+        row["atoms"] = [grouping_pb2.AtomExplanation(**atom._asdict()) for atom in visit.winner.atoms]
+        message.winner.CopyFrom(grouping_pb2.RowExplanation(**row))

@@ -17,6 +17,7 @@ from .convert import (
     DrgMessages,
     axis_message,
     concept_message,
+    explanation_message,
     fill_error,
     grouping_options,
     kind_name,
@@ -52,6 +53,7 @@ class Services:
             "Expand": self.expand,
             "GroupDrg": self.group_drg,
             "BatchGroupDrg": self.batch_group_drg,
+            "ExplainDrg": self.explain_drg,
             "ListReleases": self.list_releases,
             "GetRelease": self.get_release,
         }
@@ -187,6 +189,16 @@ class Services:
                 fill_error(answer.error, public_error(result.error))
         facts.releases = ",".join(f"msdrg/{version}" for version in sorted(versions))
         return response
+
+    def explain_drg(self, request: grouping_pb2.ExplainDrgRequest, facts: Facts) -> grouping_pb2.ExplainDrgResponse:
+        """ExplainDrg."""
+        if not request.HasField("claim"):
+            raise InvalidFieldError("claim: expected an inpatient claim, got a request without one", field="claim")
+        explanation = self.library.explain_drg(request.claim, grouping_options(request.options))
+        if explanation.result.error is not None:
+            raise explanation.result.error
+        facts.releases = f"msdrg/{explanation.result.version}"
+        return grouping_pb2.ExplainDrgResponse(explanation=explanation_message(explanation))
 
     def list_releases(self, request: catalog_pb2.ListReleasesRequest, facts: Facts) -> catalog_pb2.ListReleasesResponse:
         """ListReleases."""

@@ -34,6 +34,7 @@ from engine.drg import (
     Severity,
     SeverityUsage,
 )
+from engine.explain import Explanation
 
 SECRET = "claim-4711-of-a-patient"
 SLOW_SECONDS = 1.0
@@ -198,6 +199,9 @@ class FakeLibrary:
     def group_drg_many(self, claims: Iterable[Any], options: Any = None) -> list[Any]:
         detail = options.detail != Detail.DRG
         return [_group(claim, detail) for claim in claims]
+
+    def explain_drg(self, claim: Any, options: Any = None) -> Explanation:
+        return Explanation(_group(claim, True), ("A sentence.",))
 
 
 def _group(claim: Any, detail: bool) -> DrgResult:

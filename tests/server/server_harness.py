@@ -22,9 +22,9 @@ ROOT = HERE.parent.parent
 
 
 @contextmanager
-def running(**options: Any) -> Iterator[str]:
-    """Run a server in a thread; yield its address."""
-    library: Any = FakeLibrary()
+def running(library: Any = None, **options: Any) -> Iterator[str]:
+    """Run a server over ``library`` (None: the fake one) in a thread; yield its address."""
+    library = library or FakeLibrary()
     config = ServerConfig(**{"port": 0, "grace": 5.0, **options})
     ready = threading.Event()
     state: dict[str, Any] = {}

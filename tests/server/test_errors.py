@@ -47,6 +47,7 @@ CATALOG = "/codeset.v1.CatalogService/"
 Validate = terminology_pb2.ValidateCodeRequest
 Claim = grouping_pb2.InpatientClaim
 Group = grouping_pb2.GroupDrgRequest
+Explain = grouping_pb2.ExplainDrgRequest
 Expand = terminology_pb2.ExpandRequest
 
 
@@ -125,6 +126,14 @@ Expand = terminology_pb2.ExpandRequest
             "page_token",
         ),
         (GROUPING + "GroupDrg", Group(), "INVALID_ARGUMENT", "INVALID_FIELD", "claim"),
+        (GROUPING + "ExplainDrg", Explain(), "INVALID_ARGUMENT", "INVALID_FIELD", "claim"),
+        (
+            GROUPING + "ExplainDrg",
+            Explain(claim=Claim(version="12.0")),
+            "NOT_FOUND",
+            "UNKNOWN_VERSION",
+            "version",
+        ),
         (
             GROUPING + "GroupDrg",
             Group(claim=Claim(version="9.9")),

@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2
 from server_harness import ROOT
 
 import engine._pb
-from engine import drg, rpc
+from engine import drg, explain, rpc
 from engine._pb.codeset.v1 import catalog_pb2, error_pb2, grouping_pb2, terminology_pb2
 from engine.codes import Status, Subsumption
 from engine.compile_codes import KINDS, NOTE_KINDS
@@ -160,6 +160,10 @@ def test_the_enumerations_of_the_grouper_are_those_of_the_api(name: str) -> None
 
 def test_the_other_enumerations_are_those_of_the_api() -> None:
     assert names(grouping_pb2.DrgDetail, "DRG_DETAIL_") == {d.name: d.value for d in drg.Detail}
+    assert names(grouping_pb2.SeverityReason, "SEVERITY_REASON_") == {
+        "UNSPECIFIED": 0,
+        **{reason.name: reason.value for reason in explain.SeverityReason},
+    }
     assert names(terminology_pb2.CodeStatus, "CODE_STATUS_") == {s.name: s.value for s in Status}
     assert names(terminology_pb2.NodeKind, "NODE_KIND_") == {
         "UNSPECIFIED": 0,

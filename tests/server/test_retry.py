@@ -196,6 +196,7 @@ def test_every_method_of_the_api_has_a_client_method() -> None:
         "Expand": "descendants",
         "GroupDrg": "group_drg",
         "BatchGroupDrg": "group_drg_many",
+        "ExplainDrg": "explain_drg",
         "ListReleases": "releases",
         "GetRelease": "release",
     }
