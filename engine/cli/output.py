@@ -91,7 +91,7 @@ def bytes_text(size: float) -> str:
 def content_text(manifest: Manifest) -> str:
     """Return how much a pack holds, in its own unit."""
     facts: Mapping[str, Any] = manifest.facts
-    for name, unit in (("codes", "codes"), ("drgs", "DRGs")):
+    for name, unit in (("codes", "codes"), ("drgs", "DRGs"), ("hccs", "HCCs")):
         if isinstance(facts.get(name), int):
             return f"{facts[name]:,} {unit}"
     return ""

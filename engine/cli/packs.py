@@ -265,7 +265,8 @@ def info(spec: str, store: Path | None, *, json: bool) -> None:
         return
     out = console()
     out.print(Text(manifest.id, style="bold"))
-    out.print(f"{content_text(manifest)}, {day_text(manifest.effective_from)} to {day_text(manifest.effective_to)}")
+    days = f"{day_text(manifest.effective_from)} to {day_text(manifest.effective_to)}"
+    out.print(", ".join(filter(None, (content_text(manifest), days))))
     out.print(f"pack format {manifest.format}, {bytes_text(manifest.size)} in {path}", soft_wrap=True)
     out.print("\nSources", style="bold")
     for source in manifest.sources:
@@ -277,7 +278,7 @@ def info(spec: str, store: Path | None, *, json: bool) -> None:
     out.print("\nFigures", style="bold")
     shown = table("Name", "Value", fold=("Value",))
     for name, value in manifest.facts.items():
-        shown.add_row(name, _fact(value))
+        shown.add_row(name, str(value) if name.endswith("year") else _fact(value))
     out.print(shown)
     out.print("Files", style="bold")
     shown = table("File", "Type", "Shape", "Size", "XXH3-128", right=("Size",), fold=("Type",))

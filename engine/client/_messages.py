@@ -124,9 +124,9 @@ def _add_claim(
             f"a claim: expected an InpatientClaim or a mapping with its field names, got {type(claim).__name__}"
         )
     # The constructor is the fast check of most types. It takes a text given for a list as the list of
-    # its characters, and protobuf before 7 takes a bool for a number.
-    texts = isinstance(claim.get("diagnoses"), str) or isinstance(claim.get("procedures"), str)
-    if not texts and bool not in map(type, claim.values()):
+    # its characters, a mapping as that of its keys, and protobuf before 7 takes a bool for a number.
+    wrong = isinstance(claim.get("diagnoses"), str | Mapping) or isinstance(claim.get("procedures"), str | Mapping)
+    if not wrong and bool not in map(type, claim.values()):
         count = len(claims)
         try:
             return claims.add(**claim)
