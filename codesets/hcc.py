@@ -292,9 +292,7 @@ class _CmsPackage:
                 row[0]: tuple(self._hcc(value) for value in row[1:] if value)
                 for row in self._rows(f"{self.prefix}_Diagnosis_Categories.csv", 2)[1]
             }
-            interactions = [
-                (row[0], row[1], row[2]) for row in self._rows(f"{self.prefix}_Interactions.csv", 3)[1]
-            ]
+            interactions = [(row[0], row[1], row[2]) for row in self._rows(f"{self.prefix}_Interactions.csv", 3)[1]]
         return HccTables(
             model=self.model,
             payment_year=self.year,
@@ -343,9 +341,7 @@ class _CmsPackage:
                 raise wrong(self.source, f"{self.mapping} has the code {code!r}; expected 3 to 8 capitals and digits")
             if sex not in ("", "1", "2", "1.0", "2.0"):
                 raise wrong(self.source, f"{self.mapping} has the sex condition {sex!r}; expected 1, 2 or none")
-            rules.append(
-                HccRule(code, self._hcc(cc), self._ages(mce), self._ages(age), int(float(sex)) if sex else 0)
-            )
+            rules.append(HccRule(code, self._hcc(cc), self._ages(mce), self._ages(age), int(float(sex)) if sex else 0))
         return rules
 
     def _factors(self, name: str, coefficients: dict[str, dict[str, int]], labels: dict[str, str]) -> None:
@@ -421,7 +417,9 @@ def read_sas_package(files: Files, source: Source, model: str, payment_year: int
         if name.lower().endswith((".txt", ".csv", ".sas"))
     }
     family = family_of(model)
-    crosswalk = _one(texts, source, "crosswalk F*.TXT", lambda name, _: bool(re.fullmatch(r"F\d{4}\w*\.TXT", name, re.I)))
+    crosswalk = _one(
+        texts, source, "crosswalk F*.TXT", lambda name, _: bool(re.fullmatch(r"F\d{4}\w*\.TXT", name, re.I))
+    )
     hierarchy = _one(texts, source, "hierarchy macro", lambda _, text: "%SET0(" in text and bool(_SET0.search(text)))
     labels = _one(texts, source, "label macro", lambda _, text: len(_LABEL.findall(text)) > 1)
     edits = _one(texts, source, "edit macro", lambda _, text: "&ICD10" in text)
@@ -501,12 +499,8 @@ def _test(text: str, source: Source) -> _Test:
             if not match:
                 raise wrong(source, f"the edit macro's condition {text!r}; expected tests of &AGE and &SEX")
             n = int(match[2])
-            bounds.append(
-                {"<": (0, n - 1), "<=": (0, n), ">": (n + 1, 255), ">=": (n, 255), "=": (n, n)}[match[1]]
-            )
-        ages = [
-            (max(a, c), min(b, d)) for a, b in ages for c, d in bounds if max(a, c) <= min(b, d)
-        ]
+            bounds.append({"<": (0, n - 1), "<=": (0, n), ">": (n + 1, 255), ">=": (n, 255), "=": (n, n)}[match[1]])
+        ages = [(max(a, c), min(b, d)) for a, b in ages for c, d in bounds if max(a, c) <= min(b, d)]
     return ages, sex
 
 
@@ -622,7 +616,9 @@ class Importer:
         """Return the tables of ``model`` for a payment year."""
         if year == 2026:
             return self.base(model)
-        like = self.base({"RXHCC_V08_T2": "RXHCC_V08_T"}.get(model, "RXHCC_V08_X" if family_of(model) == "rxhcc" else model))
+        like = self.base(
+            {"RXHCC_V08_T2": "RXHCC_V08_T"}.get(model, "RXHCC_V08_X" if family_of(model) == "rxhcc" else model)
+        )
         tables = replace(like, model=model, payment_year=year, sources=list(like.sources), facts={})
         yearly, source = self.yearly_list(model, year)
         tables.rules, new = rules_of_year(yearly, like.rules, model)
@@ -632,7 +628,9 @@ class Importer:
             weights = self.yearly_weights(model, year, like)
             differing = coefficients_that_differ(weights, like.coefficients)
             if differing and family_of(model) != "rxhcc":
-                raise wrong(source, f"the weights differ from the 2026 tables of the model ({differing[0]}); expected equal")
+                raise wrong(
+                    source, f"the weights differ from the 2026 tables of the model ({differing[0]}); expected equal"
+                )
             if family_of(model) == "rxhcc":
                 tables.coefficients = weights
         return tables
@@ -742,9 +740,7 @@ class Importer:
         return self._cache.read(replace(file, path=f"{file.path}{name}"))
 
 
-def rules_of_year(
-    yearly: Mapping[str, set[int]], base: Iterable[HccRule], model: str
-) -> tuple[list[HccRule], int]:
+def rules_of_year(yearly: Mapping[str, set[int]], base: Iterable[HccRule], model: str) -> tuple[list[HccRule], int]:
     """Return the rules of a payment year from its list of usual categories, and how many codes have no rule in ``base``.
 
     A code whose categories are among those ``base`` has for it takes the rules of ``base``, with their conditions; any

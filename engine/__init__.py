@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     from .drg import InpatientClaim as InpatientClaim
     from .drg import MsdrgGrouper as MsdrgGrouper
     from .explain import Explanation as Explanation
+    from .hcc import HccResult as HccResult
+    from .hcc import HccResults as HccResults
+    from .hcc import HccScorer as HccScorer
+    from .hcc import PaymentFactors as PaymentFactors
+    from .hcc import RiskMember as RiskMember
+    from .hcc import ScoringOptions as ScoringOptions
     from .library import Library as Library
     from .library import ReleaseInfo as ReleaseInfo
     from .library import open as open
@@ -71,6 +77,12 @@ _LAZY = {
     "InpatientClaim": "drg",
     "MsdrgGrouper": "drg",
     "Explanation": "explain",
+    "HccResult": "hcc",
+    "HccResults": "hcc",
+    "HccScorer": "hcc",
+    "PaymentFactors": "hcc",
+    "RiskMember": "hcc",
+    "ScoringOptions": "hcc",
     "Library": "library",
     "ReleaseInfo": "library",
     "open": "library",

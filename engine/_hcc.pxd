@@ -110,6 +110,6 @@ cdef void score(
 cdef class Scorer:
     cdef Tables tables
     cdef readonly object pack
-    cdef dict arrays            # keeps the mappings alive
+    cdef readonly dict arrays   # by name; keeps the mappings alive
 
     cdef const void* _pointer(self, str name) except? NULL

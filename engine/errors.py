@@ -34,6 +34,7 @@ __all__ = [
     "SourceUnavailableError",
     "TooManyRequestsError",
     "UnknownCodeError",
+    "UnknownModelError",
     "UnknownReleaseError",
     "UnknownSystemError",
     "UnknownVersionError",
@@ -75,6 +76,12 @@ class UnknownVersionError(CodesetError, LookupError):
     """The grouper version is malformed or not loaded."""
 
     code = "UNKNOWN_VERSION"
+
+
+class UnknownModelError(CodesetError, LookupError):
+    """The risk adjustment model is none that this library holds a pack of, for any payment year."""
+
+    code = "UNKNOWN_MODEL"
 
 
 class UnknownCodeError(CodesetError, LookupError):

@@ -17,7 +17,7 @@ import datetime
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,10 +34,12 @@ from .errors import (
     InvalidDateError,
     InvalidFieldError,
     PackNotFoundError,
+    UnknownModelError,
     UnknownReleaseError,
     UnknownSystemError,
     UnknownVersionError,
 )
+from .hcc import HccDetail, HccResult, HccResults, HccScorer, Member, ScoringOptions, score_many
 from .mce import EditedAndGrouped, EditingOptions, EditResult, EditResults, MceEditor, edit_many
 from .pack import FileEntry, Manifest, default_store, iter_manifests, open_pack
 from .tables import Source
@@ -59,6 +61,7 @@ SYSTEM_URIS: Mapping[str, str] = {
 
 GROUPER = "msdrg"
 EDITOR = "mce"
+HCC = "cmshcc"
 WEIGHTS = "msdrg-weights"
 
 
@@ -67,7 +70,7 @@ class ReleaseInfo:
     """One release in a library, from its manifest.
 
     ``effective_from``/``effective_to``: CCYYMMDD, inclusive, the days the release answers for. ``kind``:
-    ``codes``, ``msdrg``, ``mce`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of its
+    ``codes``, ``msdrg``, ``mce``, ``hcc`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of its
     build. ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
     """
 
@@ -91,7 +94,7 @@ class ReleaseInfo:
 
     @property
     def kind(self) -> str:
-        """What the pack holds: ``codes``, ``msdrg``, ``mce`` or ``weights``."""
+        """What the pack holds: ``codes``, ``msdrg``, ``mce``, ``hcc`` or ``weights``."""
         return self.manifest.kind
 
     @property
@@ -144,7 +147,7 @@ class _Release:
         self.info = info
         self.first = info.effective_from
         self.last = info.effective_to
-        self.opened: CodeSystem | MsdrgGrouper | MceEditor | DrgWeights | None = None
+        self.opened: CodeSystem | MsdrgGrouper | MceEditor | HccScorer | DrgWeights | None = None
 
 
 class _Releases:
@@ -463,6 +466,50 @@ class Library:
             claims = list(claims)
         return EditedAndGrouped(self.edit_claims_many(claims, editing), self.group_drg_many(claims, grouping))
 
+    # --- risk scores
+
+    def hcc_scorer(self, model: str, payment_year: int) -> HccScorer:
+        """Return a risk adjustment model ("V28", "ESRD_V24", "RXHCC_V08_T") for a payment year, opened.
+
+        Raises UnknownModelError, UnknownReleaseError if the model is there for other years only, UnknownSystemError if
+        no model is loaded, and PackCorruptError or PackIncompatibleError if its pack cannot be used.
+        """
+        name = model.lower().replace("_", "-") if isinstance(model, str) else ""
+        try:
+            chosen, _ = self._select(HCC, f"{name}-{payment_year}", None)
+        except UnknownReleaseError:
+            releases = [release.rpartition("-") for release in self._releases(HCC).by_name]
+            years = [year for of, _, year in releases if of == name]
+            if years:
+                raise UnknownReleaseError(
+                    f"payment_year: {model} is loaded for {_listed(sorted(years))}, not {payment_year}. {self._hint(HCC)}",
+                    field="payment_year",
+                ) from None
+            models = sorted({of.upper().replace("-", "_") for of, _, _ in releases})
+            raise UnknownModelError(
+                f"model: expected one of {_listed(models)}, got {model!r:.40}. {self._hint(HCC)}", field="model"
+            ) from None
+        opened = chosen.opened if chosen.opened is not None else self._open(chosen)
+        assert isinstance(opened, HccScorer)
+        return opened
+
+    def score_hcc(self, member: Member, options: ScoringOptions | None = None) -> HccResult:
+        """Score one member. What is wrong with it is the result's ``error``; see ``score_hcc_many``."""
+        return self.score_hcc_many([member], options)[0]
+
+    def score_hcc_many(self, members: Iterable[Member], options: ScoringOptions | None = None) -> HccResults:
+        """Score members; answers come in their order, each with every segment of its model, or the error that kept it.
+
+        Raises InvalidFieldError if ``members`` is no iterable of members or an option is impossible.
+        """
+        return score_many(members, self.hcc_scorer, options)
+
+    def explain_hcc(self, member: Member, options: ScoringOptions | None = None) -> HccResult:
+        """Score one member at full detail: what each segment's score is made of, which diagnosis gave which category,
+        and which HCC suppressed which.
+        """
+        return self.score_hcc(member, replace(options or ScoringOptions(), detail=HccDetail.FULL))
+
     # --- selection
 
     def _releases(self, system: str) -> _Releases:
@@ -526,7 +573,7 @@ class Library:
             )
         return opened
 
-    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper | MceEditor | DrgWeights:
+    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper | MceEditor | HccScorer | DrgWeights:
         # Reading release.opened without the lock is safe: it is set once, to a whole object.
         with self._lock:
             if release.opened is not None:
@@ -541,7 +588,7 @@ class Library:
                 raise
             return release.opened
 
-    def _open_by_kind(self, info: ReleaseInfo) -> CodeSystem | MsdrgGrouper | MceEditor | DrgWeights:
+    def _open_by_kind(self, info: ReleaseInfo) -> CodeSystem | MsdrgGrouper | MceEditor | HccScorer | DrgWeights:
         pack = open_pack(info.path)
         if pack.manifest != info.manifest:
             raise PackNotFoundError(
@@ -551,13 +598,15 @@ class Library:
             return CodeSystem(pack)
         if info.kind == "msdrg":
             return MsdrgGrouper(pack, self._weights_on(info.effective_from))
+        if info.kind == "hcc":
+            return HccScorer(pack)
         if info.kind == "mce":
             return MceEditor(pack)
         if info.kind == "weights":
             return DrgWeights(pack)
         raise UnknownSystemError(
             f"{info.id} is a pack of kind {info.kind!r}, which this version of the engine cannot open; "
-            "it opens codes, msdrg, mce and weights. Use the version that built it.",
+            "it opens codes, msdrg, mce, hcc and weights. Use the version that built it.",
             field="system",
         )
 

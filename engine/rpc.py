@@ -125,6 +125,7 @@ _STATUS: Final = {
     "UNKNOWN_CODE": grpc.StatusCode.NOT_FOUND,
     "UNKNOWN_RELEASE": grpc.StatusCode.NOT_FOUND,
     "UNKNOWN_SYSTEM": grpc.StatusCode.NOT_FOUND,
+    "UNKNOWN_MODEL": grpc.StatusCode.NOT_FOUND,
     "UNKNOWN_VERSION": grpc.StatusCode.NOT_FOUND,
 }
 
