@@ -165,7 +165,7 @@ def family_of(model: str) -> str:
     if re.fullmatch(r"RXHCC_V08_[A-Z]\d?", model):
         return "rxhcc"
     raise SourceFormatError(
-        f"no risk adjustment model {model!r} is known; expected V22, V24, V28, ESRD_V21, ESRD_V24 or RXHCC_V08_<segment>."
+        f"no risk adjustment model {model!r} is known; expected V22, V24, V28, ESRD_V21, ESRD_V24 or RXHCC_V08_<letter>."
     )
 
 
@@ -336,7 +336,7 @@ class _CmsPackage:
             raise wrong(self.source, f"{self.mapping} has columns {header}; expected {expected}")
         rules = []
         for row in rows:
-            code, cc, mce, age, sex = (row + ["", ""])[:5]
+            code, cc, mce, age, sex = [*row, "", ""][:5]
             if not _CODE.fullmatch(code):
                 raise wrong(self.source, f"{self.mapping} has the code {code!r}; expected 3 to 8 capitals and digits")
             if sex not in ("", "1", "2", "1.0", "2.0"):
@@ -588,7 +588,7 @@ _RAM_COLUMNS: Final = {
         **{f"GRAFT_COMM_{n}": f"G_COMM_{n}" for n in ("ND_PBD_GE65", "ND_PBD_LT65", "FBD_GE65", "FBD_LT65")},
     },
 }
-"""Columns of risk-adjustment-model's weights to ours. The others (NE_MCAID_NORIGDIS) carry part of the variable's name."""
+"""Columns of risk-adjustment-model's weights to ours. The others (NE_MCAID_NORIGDIS) carry part of a variable's name."""
 
 _ESRD_RENAL = frozenset(range(134, 139))
 _F3481 = "F3481"
@@ -741,7 +741,7 @@ class Importer:
 
 
 def rules_of_year(yearly: Mapping[str, set[int]], base: Iterable[HccRule], model: str) -> tuple[list[HccRule], int]:
-    """Return the rules of a payment year from its list of usual categories, and how many codes have no rule in ``base``.
+    """Return the rules of a payment year from its list of usual categories, and how many codes ``base`` does not have.
 
     A code whose categories are among those ``base`` has for it takes the rules of ``base``, with their conditions; any
     other keeps its categories unconditionally. Two things the lists leave out are put back: the renal categories of

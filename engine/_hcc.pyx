@@ -563,7 +563,8 @@ cdef inline object item(PyObject* value):
 
 cdef object wrong(str field, str expected, object got):
     return InvalidFieldError(
-        f"{field}: expected {expected}, got {'none' if got is None else 'another ' + type(got).__name__}", field=field
+        f"{field}: expected {expected}, got {'none' if got is None else 'something else, of type ' + type(got).__name__}",
+        field=field,
     )
 
 

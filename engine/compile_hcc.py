@@ -63,16 +63,15 @@ ANY_OREC: Final = 0b1111
 OREC_0, OREC_1, OREC_2, OREC_3 = (1 << i for i in range(4))
 DISABLED_OREC: Final = OREC_1 | OREC_2 | OREC_3
 
-CE_BANDS: Final = (
-    (0, 34), (35, 44), (45, 54), (55, 59), (60, 64), (65, 69), (70, 74), (75, 79), (80, 84), (85, 89), (90, 94), (95, 127),
-)  # fmt: skip
-NE16_BANDS: Final = (
-    (0, 34), (35, 44), (45, 54), (55, 59), (60, 64), (65, 65), (66, 66), (67, 67), (68, 68), (69, 69), (70, 74), (75, 79),
-    (80, 84), (85, 89), (90, 94), (95, 127),
-)  # fmt: skip
-NE10_BANDS: Final = (
-    (0, 34), (35, 44), (45, 54), (55, 59), (60, 64), (65, 69), (70, 74), (75, 79), (80, 84), (85, 127),
-)  # fmt: skip
+_Bands: TypeAlias = tuple[tuple[int, int], ...]
+_UNDER_65_BANDS: Final[_Bands] = ((0, 34), (35, 44), (45, 54), (55, 59), (60, 64))
+_FROM_70_BANDS: Final[_Bands] = ((70, 74), (75, 79), (80, 84), (85, 89), (90, 94), (95, 127))
+CE_BANDS: Final[_Bands] = (*_UNDER_65_BANDS, (65, 69), *_FROM_70_BANDS)
+"""Age cells of continuing enrollees."""
+NE16_BANDS: Final[_Bands] = (*_UNDER_65_BANDS, *((age, age) for age in range(65, 70)), *_FROM_70_BANDS)
+"""Age cells of new enrollees."""
+NE10_BANDS: Final[_Bands] = (*_UNDER_65_BANDS, (65, 69), (70, 74), (75, 79), (80, 84), (85, 127))
+"""Age cells of new enrollees on dialysis."""
 
 
 class _Person(NamedTuple):
@@ -217,7 +216,7 @@ class _Compiler:
         self._slots(sorted(contents), [rows[contents[code]] for code in sorted(contents)])
 
     def _slots(self, codes: Sequence[str], rows: Sequence[int]) -> None:
-        """Open addressing without wrap-around: codes go, by home slot, to the first free slot; the last one is empty."""
+        """Open addressing without wrap-around: codes go, by home slot, to the first free slot; the last is empty."""
         keys = np.array([code.encode("ascii") for code in codes], "S8").view(">u8").astype("<u8")
         bits = max(4, (len(codes) * 3 // 2).bit_length())
         homes = ((keys * np.uint64(HASH)) >> np.uint64(64 - bits)).astype(np.int64)
@@ -283,9 +282,11 @@ class _Compiler:
         starts, rows = [0], []
         for sex in "MF":
             for age in range(AGES):
-                for person in known:
-                    if person.sex in ("", sex) and _within(age, person.ages):
-                        rows.append((self.variable[person.name], person.all, person.none, person.orec, 0))
+                rows += [
+                    (self.variable[person.name], person.all, person.none, person.orec, 0)
+                    for person in known
+                    if person.sex in ("", sex) and _within(age, person.ages)
+                ]
                 starts.append(len(rows))
         self.arrays["person_start"] = np.array(starts, "<u4")
         self.arrays["person"] = np.array(rows, PERSON)
@@ -434,7 +435,8 @@ def _people(model: str) -> Iterator[_Person]:
 
 def _new_enrollees(model: str) -> Iterator[_Person]:
     """Yield the cells of new enrollees (section 3.3)."""
-    # (status, flag that it needs or must be without, middle of the name, bands, is OREC 1 below 65 "originally disabled")
+    # Status without and with the flag, the flag, middle of the name, bands, is OREC 1 below 65 "originally disabled".
+    schemes: list[tuple[str, str, int, str, _Bands, bool]]
     if model.startswith("RXHCC"):
         schemes = [("NESRD", "ESRD", ESRD, "_X_", NE16_BANDS, False)]
     elif model == "ESRD_V21":

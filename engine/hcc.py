@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, overload
@@ -327,8 +327,9 @@ def _factor_row(
     published = factors_of(model, year)
 
     def chosen(name: str) -> Number | None:
-        given = getattr(own, name) if own is not None else None
-        return given if given is not None else getattr(published, name)
+        given: Number | None = getattr(own, name) if own is not None else None
+        usual: Number | None = getattr(published, name)
+        return usual if given is None else given
 
     def checked(name: str, value: Number | None) -> int:
         if value is None:
@@ -343,7 +344,9 @@ def _factor_row(
     drug_plan = checked("drug_plan_normalization", chosen("drug_plan_normalization"))
     adjustment = _thousandths(chosen("coding_adjustment") or 0, "coding_adjustment")
     if not 0 <= adjustment < 1000:
-        raise InvalidFieldError("coding_adjustment: expected a part of the score, 0 to below 1", field="coding_adjustment")
+        raise InvalidFieldError(
+            "coding_adjustment: expected a part of the score, 0 to below 1", field="coding_adjustment"
+        )
     if options.drug_plan and drug_plan:
         normalization = drug_plan
     row = np.zeros((2, OUTPUTS), np.int32)
@@ -630,8 +633,8 @@ class HccResults(Sequence[HccResult]):
         if self._options.detail != HccDetail.FULL:
             return result
         label = dict(zip(scorer.ccs, scorer.cc_labels, strict=True))
-        return HccResult(
-            *(getattr(result, name) for name in HccResult.__slots__[:11]),
+        return replace(
+            result,
             contributions=scorer.contributions(row, read),
             diagnoses=scorer.categories(list(_field(member, "diagnoses") or ()), read),
             suppressed=scorer.suppressions(row),
