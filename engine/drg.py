@@ -46,6 +46,7 @@ __all__ = [
     "Sex",
     "TieBreaker",
     "group_many",
+    "grouping_failed",
 ]
 
 
@@ -368,8 +369,7 @@ class DrgResult:
 
 
 def _grouping_to_dict(g: Grouping) -> dict[str, Any]:
-    weight = {} if g.weight is None else {"weight": g.weight.to_dict()}
-    return {
+    found = {
         "mdc": g.mdc,
         "drg": g.drg,
         "base_drg": g.base_drg,
@@ -379,8 +379,10 @@ def _grouping_to_dict(g: Grouping) -> dict[str, Any]:
         "return_code": _NAME_OF_RETURN_CODE[g.return_code],
         "mdc_title": g.mdc_title,
         "drg_title": g.drg_title,
-        **weight,
     }
+    if g.weight is not None:
+        found["weight"] = g.weight.to_dict()
+    return found
 
 
 class MsdrgGrouper:
@@ -398,6 +400,8 @@ class MsdrgGrouper:
         """MDC to its title in this version."""
         self.weights: Mapping[int, DrgWeight] = dict(weights or {})
         """DRG to its weight; empty if there are none for this version."""
+        self.groupings: dict[tuple[int, ...], Grouping] = {}
+        """Every grouping that was an answer, by its numbers: there are a few thousand, and each is made once."""
 
         self._explaining: Any = None
 
@@ -472,7 +476,7 @@ class DrgResults(Sequence[DrgResult]):
     def errors(self) -> Mapping[int, CodesetError]:
         """Position of every claim that has no answer, and why."""
         failed = np.flatnonzero(self.table["error"])
-        return self.batch.errors | {int(i): _failed(self._version(int(i))) for i in failed}
+        return self.batch.errors | {int(i): grouping_failed(self._version(int(i))) for i in failed}
 
     def _version(self, index: int) -> str:
         grouper = self.batch.grouper(index)
@@ -496,7 +500,7 @@ class DrgResults(Sequence[DrgResult]):
             versioned = self.groupers[grouper]
             initial, final, hac_status, categories, admit, failed = row
             if failed:
-                yield DrgResult(claim_id, versioned.version, error=_failed(versioned.version))
+                yield DrgResult(claim_id, versioned.version, error=grouping_failed(versioned.version))
                 continue
             before = _grouping(initial, versioned)
             diagnoses: tuple[DiagnosisResult, ...] = ()
@@ -550,7 +554,8 @@ def group_many(
     return DrgResults(batch, groupers, _msdrg.run(batch, [g.core for g in groupers], flags))
 
 
-def _failed(version: str) -> GroupingFailedError:
+def grouping_failed(version: str) -> GroupingFailedError:
+    """Return the error of a claim that no row of ``version`` applies to."""
     return GroupingFailedError(
         f"no row of the MS-DRG {version} tables applies to this claim, where the CMS software fails too. "
         "Check its codes, and report it with the claim if they are right."
@@ -585,6 +590,14 @@ _HAC_USAGE = tuple(tuple(u for u in HacUsage if bits >> (u - 1) & 1) for bits in
 
 
 def _grouping(row: tuple[int, ...], grouper: MsdrgGrouper) -> Grouping:
+    found = grouper.groupings.get(row)
+    if found is None:
+        # Two threads may both make it; the first one stays.
+        found = grouper.groupings.setdefault(row, _new_grouping(row, grouper))
+    return found
+
+
+def _new_grouping(row: tuple[int, ...], grouper: MsdrgGrouper) -> Grouping:
     mdc, drg, base_drg, med_surg, severity, sdx_severity, return_code = row
     # MDC 0 of an ungroupable claim is no MDC; its table entry is the pre-MDC list.
     mdc_title = grouper.mdc_titles.get(mdc, "") if return_code == ReturnCode.OK else ""

@@ -7,7 +7,7 @@ round it before the first multiplication. What a table does not have is None, ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -50,13 +50,21 @@ class DrgWeight:
     arithmetic_mean_los: Decimal | None
     post_acute_transfer: bool | None
     special_pay: bool | None
+    _json: dict[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Made once: every answer with this DRG shows it.
+        object.__setattr__(self, "_json", self._to_dict())
 
     def __hash__(self) -> int:
-        # Groupings are keys while a batch is written; hashing four decimals would be most of that.
+        # Groupings are keys; hashing four decimals would be most of the time of that.
         return self.drg
 
     def to_dict(self) -> dict[str, Any]:
         """Return it in the shape of its proto3 JSON: decimals as text, what is None left out."""
+        return self._json.copy()
+
+    def _to_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = {"release": self.release, "relative_weight": str(self.relative_weight)}
         for name in ("weight_before_cap", "geometric_mean_los", "arithmetic_mean_los"):
             value = getattr(self, name)

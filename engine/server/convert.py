@@ -162,7 +162,9 @@ class DrgMessages:
     """Writes grouping results into the messages of one response. Groupings repeat within a batch: each is made once."""
 
     def __init__(self) -> None:
-        self._groupings: dict[Grouping | None, grouping_pb2.Grouping] = {}
+        # By identity: an answer's grouping is made once a version, and hashing its nine fields takes longer than the
+        # rest of a look-up. The grouping is kept, so that its identity stays its own.
+        self._groupings: dict[int, tuple[Grouping, grouping_pb2.Grouping]] = {}
 
     def add(self, results: RepeatedCompositeFieldContainer[grouping_pb2.DrgResult], result: DrgResult) -> None:
         """Append a result that has no error to ``results``, in place: a message made first and appended
@@ -203,14 +205,17 @@ class DrgMessages:
 
     def grouping(self, grouping: Grouping | None) -> grouping_pb2.Grouping | None:
         """Return one grouping as a message, which is not to be changed."""
-        message = self._groupings.get(grouping)
-        if message is None and grouping is not None:
-            # Enumerations have the numbers of the proto; the field names are the proto's too.
-            values = grouping._asdict()
-            if grouping.weight is not None:
-                values["weight"] = grouping.weight.to_dict()
-            message = grouping_pb2.Grouping(**values)
-            self._groupings[grouping] = message
+        if grouping is None:
+            return None
+        found = self._groupings.get(id(grouping))
+        if found is not None:
+            return found[1]
+        # Enumerations have the numbers of the proto; the field names are the proto's too.
+        values = grouping._asdict()
+        if grouping.weight is not None:
+            values["weight"] = grouping.weight.to_dict()
+        message = grouping_pb2.Grouping(**values)
+        self._groupings[id(grouping)] = grouping, message
         return message
 
 
