@@ -52,6 +52,30 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     )
 
 
+@pytest.fixture(scope="session", params=["inpatient_claims", "mce_claims"])
+def mce_set(request: pytest.FixtureRequest) -> str:
+    """The inpatient claims, and those aimed at the edits."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session", params=_golden_directories())
+def mce_golden(request: pytest.FixtureRequest, mce_set: str) -> Golden:
+    """Claims with the answers of the Medicare Code Editor: the sample, and the whole set where it is at hand."""
+    return read_mce(request.param, mce_set)
+
+
+@pytest.fixture(scope="session")
+def mce_sample(mce_set: str) -> Golden:
+    """The sample of reference answers of the editor that is part of the repository."""
+    return read_mce(GOLDEN, mce_set)
+
+
+def read_mce(directory: Path, name: str) -> Golden:
+    answers = "mce_answers" if name == "inpatient_claims" else "mce_claims_answers"
+    return Golden(read_ndjson(directory / f"{name}.ndjson.xz"), read_ndjson(directory / f"{answers}.ndjson.xz"))
+
+
 @pytest.fixture(scope="session")
 def sample() -> Golden:
     """The sample of reference answers that is part of the repository."""
@@ -133,3 +157,30 @@ def plain(result: dict[str, Any]) -> dict[str, Any]:
             value = [plain(item) for item in value]
         answer[name] = value
     return answer
+
+
+@pytest.fixture(scope="session")
+def plain_edits() -> Any:
+    """Return a function that brings a result of the editor (``EditResult.to_dict()`` or proto3 JSON) into the form of
+    the reference answers."""
+    return _plain_edits
+
+
+def _plain_edits(result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "claim_id": result["claim_id"],
+        "edit_type": result["edit_type"].removeprefix("EDIT_TYPE_"),
+        "edits": {_edit_name(found["edit"]): found["count"] for found in result.get("edits", [])},
+        "admit_edits": sorted(map(_edit_name, result.get("admit_edits", []))),
+        "diagnosis_edits": [
+            sorted(map(_edit_name, code.get("edits", []))) for code in result.get("diagnosis_edits", [])
+        ],
+        "procedure_edits": [
+            sorted(map(_edit_name, code.get("edits", []))) for code in result.get("procedure_edits", [])
+        ],
+    }
+
+
+def _edit_name(name: str) -> str:
+    assert name.startswith("MCE_EDIT_"), name
+    return "UNSPECIFIED" if name == "MCE_EDIT_UNSPECIFIED_CODE" else name.removeprefix("MCE_EDIT_")
