@@ -15,17 +15,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from ..errors import CodesetError, InvalidFieldError, MalformedMessageError, PackNotFoundError
 from . import FINDINGS
 from .ndjson import read_lines, reading, writing
 from .output import console
 
-__all__ = ["group_drg"]
+if TYPE_CHECKING:
+    from ..library import Library
+
+__all__ = ["Item", "Progress", "Refused", "Tally", "encode", "group_drg", "open_grouper", "read_claims", "refusal"]
 
 _BATCH: Final = 2_000
 
@@ -86,36 +90,51 @@ def group_drg(
         stream, position, size = stack.enter_context(reading(source))
         group = _in_process(store, version, options) if server is None else _on_server(stack, server, version, options)
         out = stack.enter_context(writing(output))
-        shown = stack.enter_context(_Progress(position, size))
-        begin = time.perf_counter()
-        errors: Counter[str] = Counter()
-        versions: set[str] = set()
-        count = 0
-        answers = group(_items(stream, version))
+        shown = stack.enter_context(Progress(position, size))
+        tally = Tally()
+        answers = group(read_claims(stream, version))
         while batch := list(islice(answers, _BATCH)):
             for answer in batch:
-                if "error" in answer:
-                    errors[answer["error"]["code"]] += 1
-                else:
-                    versions.add(answer["version"])
-            count += len(batch)
-            out.write(_encode(batch))
-            shown.update(count)
-    seconds = time.perf_counter() - begin
-    rate = f"{count / seconds:,.0f} claims/s" if count else "no claims"
-    by = f", MS-DRG {', '.join(sorted(versions))}" if versions else ""
-    sys.stderr.write(f"{count:,} claims in {seconds:.2f} s, {rate}{by}\n")
-    if errors:
-        each = ", ".join(f"{code} {number:,}" for code, number in sorted(errors.items()))
-        sys.stderr.write(f"{errors.total():,} without an answer: {each}\n")
-        raise typer.Exit(FINDINGS)
+                tally.add(answer)
+            out.write(encode(batch))
+            shown.update(tally.count)
+    tally.report()
+
+
+class Tally:
+    """How many claims were answered, since when, by which versions, and how many were not, and why."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._begin = time.perf_counter()
+        self._errors: Counter[str] = Counter()
+        self._versions: set[str] = set()
+
+    def add(self, answer: Mapping[str, Any]) -> None:
+        """Count one ``DrgResult`` as JSON."""
+        self.count += 1
+        if "error" in answer:
+            self._errors[answer["error"]["code"]] += 1
+        else:
+            self._versions.add(answer["version"])
+
+    def report(self) -> None:
+        """Say it on standard error. Exits with FINDINGS if any claim has no answer."""
+        seconds = time.perf_counter() - self._begin
+        rate = f"{self.count / seconds:,.0f} claims/s" if self.count else "no claims"
+        by = f", MS-DRG {', '.join(sorted(self._versions))}" if self._versions else ""
+        sys.stderr.write(f"{self.count:,} claims in {seconds:.2f} s, {rate}{by}\n")
+        if self._errors:
+            each = ", ".join(f"{code} {number:,}" for code, number in sorted(self._errors.items()))
+            sys.stderr.write(f"{self._errors.total():,} without an answer: {each}\n")
+            raise typer.Exit(FINDINGS)
 
 
 # --- lines to claims ----------------------------------------------------------------------------------------
 
 
-def _items(stream: Any, version: str | None) -> Iterator[Item]:
-    """Yield a claim, or the answer of a line that is none, for each line."""
+def read_claims(stream: Any, version: str | None) -> Iterator[Item]:
+    """Yield a claim, or the answer of a line that is none, for each line. ``version``: for every claim."""
     for number, line in enumerate(read_lines(stream), 1):
         if isinstance(line, CodesetError):
             yield Refused("", type(line)(f"line {number}: {line}"))
@@ -218,8 +237,8 @@ def _json_type(value: Any) -> str:
 # --- claims to answers --------------------------------------------------------------------------------------
 
 
-def _in_process(store: Path | None, version: str | None, options: Mapping[str, str]) -> Group:
-    from ..drg import AffectFlags, Detail, GroupingOptions, TieBreaker
+def open_grouper(store: Path | None, version: str | None) -> Library:
+    """Open the packs of ``store``. Raises PackNotFoundError or UnknownVersionError if no claim could be grouped."""
     from ..library import GROUPER
     from ..library import open as open_packs
 
@@ -230,6 +249,13 @@ def _in_process(store: Path | None, version: str | None, options: Mapping[str, s
         )
     if version is not None:
         library.drg_grouper(version)
+    return library
+
+
+def _in_process(store: Path | None, version: str | None, options: Mapping[str, str]) -> Group:
+    from ..drg import AffectFlags, Detail, GroupingOptions, TieBreaker
+
+    library = open_grouper(store, version)
     chosen = GroupingOptions(
         tie_breaker=TieBreaker[options["tie_breaker"]],
         affect_flags=AffectFlags[options["affect_flags"]],
@@ -240,7 +266,7 @@ def _in_process(store: Path | None, version: str | None, options: Mapping[str, s
         while batch := list(islice(items, _BATCH)):
             results = iter(library.group_drg_many([i for i in batch if isinstance(i, dict)], chosen))
             for item in batch:
-                yield _refusal(item) if isinstance(item, Refused) else next(results).to_dict()
+                yield refusal(item) if isinstance(item, Refused) else next(results).to_dict()
 
     return group
 
@@ -266,19 +292,20 @@ def _on_server(stack: contextlib.ExitStack, server: str, version: str | None, op
 
         for result in client.iter_drg(claims(), options=options):
             while (refused := waiting.popleft()) is not None:
-                yield _refusal(refused)
+                yield refusal(refused)
             answer = to_dict(result)
             if "error" in answer:
                 answer = {name: answer[name] for name in ("claim_id", "version", "error")}
             yield answer
         for refused in waiting:
             assert refused is not None
-            yield _refusal(refused)
+            yield refusal(refused)
 
     return group
 
 
-def _refusal(refused: Refused) -> dict[str, Any]:
+def refusal(refused: Refused) -> dict[str, Any]:
+    """Return a ``DrgResult`` with an error as JSON."""
     error = refused.error
     return {
         "claim_id": refused.claim_id,
@@ -287,16 +314,17 @@ def _refusal(refused: Refused) -> dict[str, Any]:
     }
 
 
-def _encode(answers: Iterable[dict[str, Any]]) -> bytes:
+def encode(answers: Iterable[dict[str, Any]]) -> bytes:
+    """Return JSON objects, one a line."""
     return "".join(f"{_encode_one(answer)}\n" for answer in answers).encode()
 
 
-class _Progress:
+class Progress:
     """How much of the input is read, on a terminal; nothing elsewhere."""
 
-    def __init__(self, position: Callable[[], int], size: int) -> None:
+    def __init__(self, position: Callable[[], int], size: int, doing: str = "grouping") -> None:
         self._position = position
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
@@ -305,9 +333,9 @@ class _Progress:
             transient=True,
         )
         self._terminal = sys.stderr.isatty()
-        self._task = self._bar.add_task("grouping", total=size or None)
+        self._task = self._bar.add_task(doing, total=size or None)
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         if self._terminal:
             self._bar.start()
         return self
