@@ -9,6 +9,9 @@ What each system takes:
     Table 5 of the IPPS final rule, as text or CSV. Without a release, the fiscal year that it names.
 ``mce``
     ``mce.bin`` of the Medicare Code Editor, or the jar it comes in. Without a release, the one the file is.
+``cmshcc``
+    The folder or zip of a CMS risk adjustment package of payment year 2026 or later. Its release (``v28-2027``) is
+    needed only where the names of its files do not tell.
 ``icd10cm``
     The order file, and optionally the tabular XML for chapters, blocks and notes. Needs a release name and its days.
 """
@@ -24,7 +27,13 @@ from pathlib import Path
 from typing import Final
 
 from engine import pack
-from engine.errors import InvalidDateError, InvalidFieldError, UnknownReleaseError, UnknownSystemError
+from engine.errors import (
+    InvalidDateError,
+    InvalidFieldError,
+    SourceFormatError,
+    UnknownReleaseError,
+    UnknownSystemError,
+)
 
 from . import build
 from .catalog import Target
@@ -48,12 +57,19 @@ class Given:
 
 
 _NAMES: Final = {
+    "cmshcc": re.compile(r"[a-z0-9]+(-[a-z0-9]+)*-20\d\d", re.ASCII),
     "icd10cm": re.compile(r"20\d\d(-\d\d)?", re.ASCII),
     "mce": re.compile(r"\d{1,3}\.\d", re.ASCII),
     "msdrg": re.compile(r"\d{1,3}\.\d", re.ASCII),
     "msdrg-weights": re.compile(r"20\d\d", re.ASCII),
 }
-_EXAMPLES: Final = {"icd10cm": "2028 or 2028-04", "mce": "45.0", "msdrg": "45.0", "msdrg-weights": "2027"}
+_EXAMPLES: Final = {
+    "cmshcc": "v28-2027",
+    "icd10cm": "2028 or 2028-04",
+    "mce": "45.0",
+    "msdrg": "45.0",
+    "msdrg-weights": "2027",
+}
 
 
 @dataclass(slots=True)
@@ -147,12 +163,7 @@ def _weights(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
     begin = time.perf_counter()
     tables = drg_weights.read_weights(given.file, given.release)
     target = Target(drg_weights.SYSTEM, tables.release, tables.effective_from, tables.effective_to, False)
-    path = job.kept(target)
-    if path is None:
-        path = build.write_weights(tables, job.store, replace=job.replace)
-        yield job.finished(target, path, begin)
-    else:
-        yield job.finished(target, path, None)
+    yield _written(job, given, target, begin, lambda: build.write_weights(tables, job.store, replace=job.replace))
 
 
 def _mce(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
@@ -162,16 +173,38 @@ def _mce(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
 
     begin = time.perf_counter()
     tables = mce.read_official(given.file)
-    if given.release not in (None, tables.release):
-        raise UnknownReleaseError(f"{given.file} is mce {tables.release}, not {given.release}.", field="release")
     target = Target("mce", tables.release, FIRST_DISCHARGE, tables.termination, False)
+    yield _written(job, given, target, begin, lambda: build.write_mce(tables, job.store, replace=job.replace))
+
+
+def _cmshcc(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
+    from . import hcc
+
+    begin = time.perf_counter()
+    try:
+        # What the names of the files say counts: a name given would be believed.
+        tables = hcc.import_package(given.file)
+    except SourceFormatError:
+        if given.release is None:
+            raise
+        model, _, year = given.release.rpartition("-")
+        tables = hcc.import_package(given.file, model.upper().replace("-", "_"), int(year))
+    first = tables.payment_year * 10000 + 101
+    target = Target("cmshcc", hcc.release_name(tables.model, tables.payment_year), first, first + 1130, False)
+    yield _written(job, given, target, begin, lambda: build.write_hcc(tables, job.store, replace=job.replace))
+
+
+def _written(job: _Job, given: Given, target: Target, begin: float, write: Callable[[], Path]) -> build.BuiltPack:
+    """Write the pack of a file that holds one release."""
+    if given.release not in (None, target.release):
+        raise UnknownReleaseError(
+            f"{given.file.name} has no {target.system} {given.release!r}; it holds {target.release}.", field="release"
+        )
     path = job.kept(target)
-    if path is None:
-        job.tell(target, "compile")
-        path = build.write_mce(tables, job.store, replace=job.replace)
-        yield job.finished(target, path, begin)
-    else:
-        yield job.finished(target, path, None)
+    if path is not None:
+        return job.finished(target, path, None)
+    job.tell(target, "compile")
+    return job.finished(target, write(), begin)
 
 
 def _icd10cm(given: Given, job: _Job) -> Iterator[build.BuiltPack]:
@@ -220,6 +253,7 @@ def _check_day(name: str, day: int) -> None:
 
 
 _LOADERS: Final[dict[str, Callable[[Given, _Job], Iterator[build.BuiltPack]]]] = {
+    "cmshcc": _cmshcc,
     "icd10cm": _icd10cm,
     "mce": _mce,
     "msdrg": _msdrg,

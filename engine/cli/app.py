@@ -27,6 +27,13 @@ group_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(group_app, name="group")
+explain_app = typer.Typer(
+    help="Explain the group of a claim.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(explain_app, name="explain")
 
 
 class DetailChoice(enum.StrEnum):
@@ -124,7 +131,7 @@ def build(
             "--from",
             metavar="FILE",
             help="Build from this official file: the CMS grouper's jar or .bin (msdrg), the code editor's jar or .bin "
-            "(mce), Table 5 (msdrg-weights), an order file (icd10cm/RELEASE).",
+            "(mce), Table 5 (msdrg-weights), a risk adjustment package (cmshcc), an order file (icd10cm/RELEASE).",
             show_default=False,
         ),
     ] = None,
@@ -353,6 +360,69 @@ def group_drg(
         },
         server=server,
         store=store,
+    )
+
+
+@explain_app.command("drg")
+def explain_drg(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Claims, one JSON object a line; - is standard input.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUTPUT",
+            help="File for explanations as JSON, one object a line; - is standard output. Default: trees for people.",
+            show_default=False,
+        ),
+    ] = None,
+    claim_id: Annotated[
+        str | None,
+        typer.Option("--claim-id", metavar="ID", help="Explain the claims with this id only.", show_default=False),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--version",
+            metavar="V",
+            help="Group every claim by this version (43.1). Default: the claim's own, else by discharge date.",
+            show_default=False,
+        ),
+    ] = None,
+    tie_breaker: Annotated[
+        TieBreakerChoice, typer.Option("--tie-breaker", help="Order in which the rules walk the codes.")
+    ] = TieBreakerChoice.CLINICAL_SIGNIFICANCE,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="HOST:PORT",
+            help="Explain on this server instead of in this process.",
+            show_default=False,
+        ),
+    ] = None,
+    store: Store = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a claim, one a line.")] = False,
+) -> None:
+    """Show why inpatient claims have the MS-DRG they have.
+
+    The lists of rules looked at, the row that won and the codes behind it, what was nearly right and what it lacked,
+    how every CC and MCC counted, and what single codes the DRG rests on. Codes have titles if the ICD-10 release of the
+    day is in the store. INPUT is as for group drg. Exit status 1 if any claim has no explanation.
+    """
+    from . import explain
+
+    explain.explain_drg(
+        source,
+        output,
+        claim_id=claim_id,
+        version=version,
+        tie_breaker=tie_breaker.name,
+        server=server,
+        store=store,
+        json=json,
     )
 
 

@@ -124,6 +124,11 @@ def test_an_order_file_needs_its_release_and_days(
     ("system", "given", "error", "says"),
     [
         ("icd10pcs", Given(Path("x")), UnknownSystemError, ", ".join(SYSTEMS)),
+        ("mce", Given(Path("x"), "../45.0"), UnknownReleaseError, r"such as 45\.0"),
+        ("mce", Given(Path("x"), tabular=Path("y")), InvalidFieldError, "--tabular is for icd10cm only"),
+        ("mce", Given(Path(__file__)), SourceFormatError, "test_from_file"),
+        ("cmshcc", Given(Path("x"), "28"), UnknownReleaseError, "such as v28-2027"),
+        ("cmshcc", Given(Path(__file__)), SourceFormatError, "test_from_file"),
         ("msdrg", Given(Path("x"), "45"), UnknownReleaseError, r"such as 45\.0"),
         ("msdrg", Given(Path("x"), "../45.0"), UnknownReleaseError, r"such as 45\.0"),
         ("msdrg", Given(Path("x"), effective_from=20271001), InvalidFieldError, "--effective-from is for icd10cm only"),
