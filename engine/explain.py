@@ -409,7 +409,7 @@ class _Walk:
             if mask >> bit & 1:
                 if speak:
                     codes = tuple(self._behind(atom, mdc, suppression, final))
-                    yield NearMiss(*described, "", atom, codes, f"must not be, but is: {meant}{_by(codes)}")
+                    yield NearMiss(*described, "", atom, codes, f"must not hold, but does: {meant}{_by(codes)}")
                     return
                 continue
             if atom in OPERATING_ROOM:
@@ -418,7 +418,7 @@ class _Walk:
             if ":" not in atom and atom not in SPECIAL:
                 speak = {other for other in speak if not other.startswith(("SDX:", "ANY:"))}
             if speak:
-                yield NearMiss(*described, atom, "", (), f"lacks: {meant}")
+                yield NearMiss(*described, atom, "", (), f"does not hold: {meant}")
                 return
 
     @staticmethod
@@ -497,7 +497,7 @@ class _Walk:
                 text = f"{code} is part of what defines DRG {drg} (list {names}), so it is no complication there"
             elif flags & _msdrg.FLAG_HAC_MET:
                 reason = SeverityReason.HOSPITAL_ACQUIRED
-                text = f"{code} is hospital-acquired and does not count in the final grouping"
+                text = f"{code} is hospital-acquired, so the final grouping leaves it out"
             else:
                 reason = SeverityReason.COUNTS
                 text = f"{code} counts as {level.name}"

@@ -10,7 +10,8 @@ Contract
   object a line where there are many answers. A date that is not known is 0, as on the wire.
 * A command imports what it needs when it runs: ``--help`` loads neither NumPy nor gRPC nor the core.
 
-``app`` declares the commands and their options; ``packs``, ``codes``, ``claims`` and ``serving`` do the work;
+``app`` declares the commands and their options; ``packs``, ``codes``, ``claims``, ``explain`` and ``serving`` do the
+work;
 ``output`` is how it looks.
 """
 

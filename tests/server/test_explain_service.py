@@ -11,7 +11,7 @@ import pytest
 from server_harness import running
 
 import engine
-from engine import errors, explain
+from engine import drg, errors, explain
 from engine._pb.codeset.v1 import grouping_pb2
 from engine.client import Client, to_dict
 
@@ -70,7 +70,7 @@ def test_the_result_is_that_of_grouping_whatever_the_detail(call: Call, explaini
 
 
 def test_options_reach_the_grouper(call: Call, explaining: str, library: engine.Library, sample: Any) -> None:
-    options = engine.GroupingOptions(tie_breaker=engine.TieBreaker.CODE_ORDER)
+    options = drg.GroupingOptions(tie_breaker=drg.TieBreaker.CODE_ORDER)
     claim = next(c for c in sample.claims if library.explain_drg(c) != library.explain_drg(c, options))
     found = call("explain_drg", claim, options={"tie_breaker": "CODE_ORDER"}, target=explaining)
     assert to_dict(found) == library.explain_drg(claim, options).to_dict()
