@@ -13,7 +13,7 @@ from conftest import serving
 import engine
 from engine.client import Client
 
-COMMANDS = ["build", "list", "info", "verify", "lookup", "validate", "tree", "serve", "group"]
+COMMANDS = ["build", "list", "info", "verify", "lookup", "validate", "tree", "serve", "group", "explain"]
 
 
 def test_help_names_every_command(run):
@@ -24,7 +24,7 @@ def test_help_names_every_command(run):
     assert "Exit status" in found.out
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "group drg"])
+@pytest.mark.parametrize("command", [*COMMANDS, "group drg", "explain drg"])
 def test_every_option_of_every_command_is_explained(run, command):
     found = run(*command.split(), "--help")
     assert found.status == 0

@@ -83,7 +83,7 @@ def test_commands_of_the_pages_exist(run):
     for words in (line.split() for line in shown):
         if words[0] not in commands:
             continue
-        command = words[:2] if words[0] == "group" else words[:1]
+        command = words[:2] if words[0] in ("group", "explain") else words[:1]
         text = run(*command, "--help").out
         for option in (word for word in words if word.startswith("--")):
             assert re.search(rf"{option}\b", text), (words, option)
