@@ -4,8 +4,8 @@ Contract
 --------
 * Opening a library reads manifests only. A pack is verified and mapped when it is first needed, once, under
   a lock; ``verify="now"`` does that for all of them at once.
-* A library is a snapshot: packs published later are not in it. To reload, open another one and swap the
-  reference. Results and code systems of the old one stay good as long as they are referenced.
+* A library is a snapshot: packs published later are not in it. To reload, make its successor (``Library.reloaded``)
+  and swap the reference. Results and code systems of the old one stay good as long as they are referenced.
 * A release that cannot be opened is listed in ``unusable`` and raises its error when asked for; the others
   answer.
 * Everything may be shared between threads.
@@ -13,6 +13,7 @@ Contract
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import threading
 from bisect import bisect_right
@@ -41,14 +42,14 @@ from .errors import (
 )
 from .hcc import HccDetail, HccResult, HccResults, HccScorer, Member, ScoringOptions, score_many
 from .mce import EditedAndGrouped, EditingOptions, EditResult, EditResults, MceEditor, edit_many
-from .pack import FileEntry, Manifest, default_store, iter_manifests, open_pack
+from .pack import FileEntry, Manifest, Pack, default_store, iter_manifests, open_pack
 from .tables import Source
 from .weights import DrgWeights
 
 if TYPE_CHECKING:
     from .explain import Explanation
 
-__all__ = ["SYSTEM_URIS", "Library", "ReleaseInfo", "open"]
+__all__ = ["SYSTEM_URIS", "Library", "ReleaseInfo", "open", "open_release"]
 
 SYSTEM_URIS: Mapping[str, str] = {
     "http://hl7.org/fhir/sid/icd-10-cm": "icd10cm",
@@ -138,6 +139,33 @@ def open(
     return Library(store, releases=releases, verify=verify)
 
 
+Opened = CodeSystem | MsdrgGrouper | MceEditor | HccScorer | DrgWeights
+"""What a pack opens to."""
+
+
+def open_release(pack: Pack, weights: DrgWeights | None = None) -> Opened:
+    """Return what the verified ``pack`` holds. ``weights``: those of a grouper's year.
+
+    Raises PackCorruptError if it cannot be read safely, UnknownSystemError if its kind is none that this version knows.
+    """
+    manifest = pack.manifest
+    if manifest.kind == "codes":
+        return CodeSystem(pack)
+    if manifest.kind == "msdrg":
+        return MsdrgGrouper(pack, weights)
+    if manifest.kind == "hcc":
+        return HccScorer(pack)
+    if manifest.kind == "mce":
+        return MceEditor(pack)
+    if manifest.kind == "weights":
+        return DrgWeights(pack)
+    raise UnknownSystemError(
+        f"{manifest.id} is a pack of kind {manifest.kind!r}, which this version of the engine cannot open; "
+        "it opens codes, msdrg, mce, hcc and weights. Use the version that built it.",
+        field="system",
+    )
+
+
 class _Release:
     """A release and, once it was needed, what its pack opened to."""
 
@@ -147,7 +175,7 @@ class _Release:
         self.info = info
         self.first = info.effective_from
         self.last = info.effective_to
-        self.opened: CodeSystem | MsdrgGrouper | MceEditor | HccScorer | DrgWeights | None = None
+        self.opened: Opened | None = None
 
 
 class _Releases:
@@ -199,6 +227,7 @@ class Library:
         if verify not in ("lazy", "now"):
             raise InvalidFieldError(f"verify: expected 'lazy' or 'now', got {verify!r}", field="verify")
         self._lock = threading.RLock()
+        self._specs = None if releases is None or isinstance(releases, str) else (releases := tuple(releases))
         self._failed: dict[str, tuple[Path, CodesetError]] = {}
         found: dict[str, list[ReleaseInfo]] = {}
         for path, manifest in iter_manifests(self.store):
@@ -255,6 +284,48 @@ class Library:
                 self._systems[system] = _Releases(system, usable)
             else:
                 del self._systems[system]
+
+    def reloaded(self, *, forget: bool = False) -> Library:
+        """Return a library of what the same store has now, by the same choice of releases. This one stays as it is.
+
+        Packs that are as they were are shared with this one, not opened again. All others are verified and opened. One
+        that cannot be used is in ``unusable``; if an earlier pack of that release is open here, it goes on answering.
+        A release that is open here and no longer in the store goes on answering too, unless ``forget``.
+
+        Raises what ``Library`` raises.
+        """
+        new = Library(self.store, releases=self._specs)
+        before = {release.info.id: release for releases in self._systems.values() for release in releases.all}
+        now = {release.info.id: release for releases in new._systems.values() for release in releases.all}
+        weights = [
+            {id_: release.info.manifest for id_, release in releases.items() if release.info.system == WEIGHTS}
+            for releases in (before, now)
+        ]
+        for id_, release in now.items():
+            old = before.get(id_)
+            # A grouper has the weights with it.
+            if (
+                old is not None
+                and old.info.manifest == release.info.manifest
+                and (release.info.system != GROUPER or weights[0] == weights[1])
+            ):
+                release.opened = old.opened
+                if old.opened is None:
+                    # Not needed so far, and nothing new.
+                    continue
+            with contextlib.suppress(CodesetError):
+                new._open(release)
+        answering = {id_: release for id_, release in now.items() if id_ not in new._failed}
+        for id_, old in before.items():
+            if id_ not in answering and old.opened is not None and (id_ in new._failed or not forget):
+                answering[id_] = old
+        by_system: dict[str, list[_Release]] = {}
+        for release in answering.values():
+            by_system.setdefault(release.info.system, []).append(release)
+        new._systems = {system: _Releases(system, by_system[system]) for system in sorted(by_system)}
+        if not new._systems and new._failed:
+            raise next(iter(new._failed.values()))[1]
+        return new
 
     def __repr__(self) -> str:
         count = sum(len(releases.all) for releases in self._systems.values())
@@ -394,7 +465,7 @@ class Library:
         A claim's ``version`` decides, without one its ``discharge_date``. Raises InvalidFieldError if
         ``claims`` is no iterable of claims.
         """
-        return group_many(claims, self._grouper_for, options)
+        return group_many(claims, self.claim_grouper, options)
 
     def explain_drg(self, claim: Claim, options: GroupingOptions | None = None) -> Explanation:
         """Group one claim and explain the answer: the walk through the lists, what counted, and what each
@@ -402,9 +473,14 @@ class Library:
         """
         from .explain import explain
 
-        return explain(claim, self._grouper_for, options)
+        return explain(claim, self.claim_grouper, options)
 
-    def _grouper_for(self, version: str, discharge_date: int) -> MsdrgGrouper:
+    def claim_grouper(self, version: str, discharge_date: int) -> MsdrgGrouper:
+        """Return the MS-DRG version, opened, for a claim with these fields: the date (CCYYMMDD) decides where the
+        version is empty.
+
+        Raises what ``drg_grouper`` raises, and InvalidDateError if the claim has neither.
+        """
         if version:
             return self.drg_grouper(version)
         if not discharge_date:
@@ -573,7 +649,7 @@ class Library:
             )
         return opened
 
-    def _open(self, release: _Release) -> CodeSystem | MsdrgGrouper | MceEditor | HccScorer | DrgWeights:
+    def _open(self, release: _Release) -> Opened:
         # Reading release.opened without the lock is safe: it is set once, to a whole object.
         with self._lock:
             if release.opened is not None:
@@ -588,27 +664,13 @@ class Library:
                 raise
             return release.opened
 
-    def _open_by_kind(self, info: ReleaseInfo) -> CodeSystem | MsdrgGrouper | MceEditor | HccScorer | DrgWeights:
+    def _open_by_kind(self, info: ReleaseInfo) -> Opened:
         pack = open_pack(info.path)
         if pack.manifest != info.manifest:
             raise PackNotFoundError(
                 f"{info.id} in {info.path} was replaced since this library was opened. Open the library again."
             )
-        if info.kind == "codes":
-            return CodeSystem(pack)
-        if info.kind == "msdrg":
-            return MsdrgGrouper(pack, self._weights_on(info.effective_from))
-        if info.kind == "hcc":
-            return HccScorer(pack)
-        if info.kind == "mce":
-            return MceEditor(pack)
-        if info.kind == "weights":
-            return DrgWeights(pack)
-        raise UnknownSystemError(
-            f"{info.id} is a pack of kind {info.kind!r}, which this version of the engine cannot open; "
-            "it opens codes, msdrg, mce, hcc and weights. Use the version that built it.",
-            field="system",
-        )
+        return open_release(pack, self._weights_on(info.effective_from) if info.kind == "msdrg" else None)
 
     def _weights_on(self, day: int) -> DrgWeights | None:
         releases = self._systems.get(WEIGHTS)

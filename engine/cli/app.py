@@ -227,6 +227,29 @@ def verify(
 
 
 @app.command()
+def publish(
+    pack: Annotated[Path, typer.Argument(metavar="PACK_DIR", help="Directory of a pack: one with a manifest.json.")],
+    store: Store = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take the place of another pack of the same release, in one step.")
+    ] = False,
+    link: Annotated[
+        bool,
+        typer.Option("--link", help="Link to the files instead of copying them. PACK_DIR must then never be changed."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Verify a pack that was built elsewhere and put it into a store, beside the others.
+
+    Readers see all of it or none. A server on that store takes it up by itself within its --watch-interval, or at once
+    when it gets SIGHUP. If anything goes wrong, the store is as it was.
+    """
+    from . import packs
+
+    packs.publish(pack, store, force=force, link=link, json=json)
+
+
+@app.command()
 def lookup(
     system: System,
     code: Code,

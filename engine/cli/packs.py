@@ -31,7 +31,7 @@ from .output import bytes_text, console, content_text, day_argument, day_text, p
 if TYPE_CHECKING:
     from codesets.build import BuiltPack, Event
 
-__all__ = ["build", "build_from_file", "info", "list_packs", "verify"]
+__all__ = ["build", "build_from_file", "info", "list_packs", "publish", "verify"]
 
 
 # --- build --------------------------------------------------------------------------------------------------
@@ -287,6 +287,20 @@ def info(spec: str, store: Path | None, *, json: bool) -> None:
         shape = " x ".join(f"{n:,}" for n in file.shape or ())
         shown.add_row(name, kind, shape, bytes_text(file.size), file.xxh3_128)
     out.print(shown)
+
+
+def publish(directory: Path, store: Path | None, *, force: bool, link: bool, json: bool) -> None:
+    """Publish the pack in ``directory``."""
+    from ..publish import publish
+
+    done = publish(directory, store, replace=force, link=link)
+    if json:
+        print_json({"id": done.id, "path": str(done.path), "published": done.changed})
+        return
+    console().print(
+        f"published {done.id} in {done.path}" if done.changed else f"{done.id} is in {done.path} already",
+        soft_wrap=True,
+    )
 
 
 def _fact(value: Any) -> str:

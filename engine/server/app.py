@@ -12,7 +12,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -20,14 +20,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ..errors import AddressUnavailableError
+from ..library import Library
 from ..rpc import CATALOG, GROUPING, SERVICES, TERMINOLOGY, methods
 from .calls import Calls
 from .config import ServerConfig
 from .logs import LOGGER, configure
+from .reload import REFUSED, RELEASES, Reloader, ReloadOutcome
 from .services import Services
-
-if TYPE_CHECKING:
-    from ..library import Library
 
 __all__ = ["Server", "open_library", "serve"]
 
@@ -35,6 +34,18 @@ _logger = logging.getLogger(LOGGER)
 
 _SLOW = frozenset({"Expand", "ExplainDrg", "ListReleases"})
 """Methods whose answer to a short request may be long, or long in coming."""
+
+
+class _Health(health.aio.HealthServicer):
+    """Health, with what was refused in the trailing metadata of Check: its answer has no place for a reason."""
+
+    refused = ""
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Check."""
+        if self.refused:
+            context.set_trailing_metadata(((REFUSED, self.refused),))
+        return await super().Check(request, context)
 
 
 class Server:
@@ -50,7 +61,8 @@ class Server:
         self.port = 0
         self._executor = ThreadPoolExecutor(config.threads, thread_name_prefix="codeset-batch")
         self._calls = Calls(config, self._executor)
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
+        self.reloader: Reloader | None = None
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -95,9 +107,13 @@ class Server:
             ) from None
         await self._report_health()
         await server.start()
+        if isinstance(self.services.library, Library):
+            self.reloader = Reloader(self.services.library, self._serve_from, interval=config.watch_interval)
         self._server = server
         if config.port_file is not None:
             _write_whole(config.port_file, f"{self.port}\n")
+        if self.reloader is not None:
+            self.reloader.start()
 
     async def stop(self, grace: float | None = None) -> None:
         """Refuse new calls, let those in flight finish for ``grace`` seconds (``config.grace`` if None),
@@ -109,6 +125,8 @@ class Server:
         await self._health.enter_graceful_shutdown()
         grace = self.config.grace if grace is None else grace
         stopping = asyncio.ensure_future(server.stop(grace))
+        if self.reloader is not None:
+            await self.reloader.stop()
         # Streams of health watchers and of reflection never end by themselves and would use up the
         # grace: they are cut as soon as no call of ours is left.
         while not stopping.done() and self._calls.active:
@@ -132,13 +150,30 @@ class Server:
 
     async def _report_health(self) -> None:
         kinds = {info.kind for info in self.services.library.releases()}
+    async def reload(self) -> ReloadOutcome | None:
+        """Take up what the store has now, whether it is another or not; None if the library has no store."""
+        return await self.reloader.reload() if self.reloader is not None else None
+
+    async def _serve_from(self, outcome: ReloadOutcome) -> None:
+        """Serve from another library. Calls that read the reference before go on with what they read."""
+        self.services.library = outcome.library
+        self.services.store_error = outcome.refused.get("")
+        await self._report_health()
+
         for service, serving in (
+        refused = {f"{path.parent.name}/{path.name}": error for path, error in self.services.library.unusable}
+        if self.services.store_error is not None:
+            refused[""] = self.services.store_error
+        # Names of directories: whatever is in them, a header takes printable ASCII only.
+        names = (f"{name}={error.code}" for name, error in sorted(refused.items()))
+        self._health.refused = ", ".join(names).encode("ascii", "replace").decode()[:1000]
             ("", True),
             (CATALOG, True),
             (TERMINOLOGY, "codes" in kinds),
             (GROUPING, "msdrg" in kinds),
         ):
             await self._health.set(
+            (RELEASES, not refused),
                 service,
                 health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING,
             )
@@ -182,6 +217,14 @@ async def _serve(config: ServerConfig, library: Library) -> None:
     await server.start()
     releases = [f"{info.system}/{info.release}" for info in library.releases()]
     _logger.info("listening", extra={"fields": {"address": server.address, "releases": releases}})
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(server.reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     sys.stdout.write(f"listening {server.address}\n")
     sys.stdout.flush()
     await ended.wait()

@@ -42,6 +42,9 @@ class ServerConfig:
     verify: bool = True
     """Verify and map all packs before the first request; otherwise each when it is first needed."""
 
+    watch_interval: float = 5.0
+    """Seconds between two looks at the store for new releases, 0 or more. 0: only at SIGHUP."""
+
     max_items: int = MAX_ITEMS
     """Items in one batch request, 1 or more."""
 
@@ -72,8 +75,10 @@ class ServerConfig:
             if not isinstance(value, int) or value < low or (high is not None and value > high):
                 bounds = f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
                 raise InvalidFieldError(f"{name}: expected {bounds}, got {value!r}", field=name)
-        if not self.grace >= 0:
-            raise InvalidFieldError(f"grace: expected seconds, 0 or more, got {self.grace!r}", field="grace")
+        for name in ("grace", "watch_interval"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise InvalidFieldError(f"{name}: expected seconds, 0 or more, got {value!r}", field=name)
         if not self.allow_remote and not _is_loopback(self.host):
             raise AddressUnavailableError(
                 f"host: {self.host!r} can be reached from other machines, and the service neither "

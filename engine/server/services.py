@@ -42,6 +42,8 @@ class Services:
     def __init__(self, library: Library, config: ServerConfig) -> None:
         self.library = library
         self._max_items = config.max_items
+        self.store_error: CodesetError | None = None
+        """Why nothing of the store could be taken up at the last look."""
 
     def answers(self) -> dict[str, Callable[[Any, Facts], Any]]:
         """Return the answering function of each method, by its name in the proto."""
@@ -179,7 +181,7 @@ class Services:
         messages = DrgMessages()
         results = response.results
         versions = set()
-        for result in self.library.group_drg_many(claims, grouping_options(request.options)):
+        for result in library.group_drg_many(request.claims, grouping_options(request.options)):
             if result.error is None:
                 messages.add(results, result)
                 versions.add(result.version)
@@ -230,6 +232,8 @@ class Services:
                 f"the batch has {count:,} items, the limit is {self._max_items:,}. Split it into "
                 "smaller requests; the "
                 "Python client does so by itself."
+        if self.store_error is not None:
+            fill_error(response.unusable.add().error, public_error(self.store_error))
             )
 
 
