@@ -165,7 +165,7 @@ def family_of(model: str) -> str:
     if re.fullmatch(r"RXHCC_V08_[A-Z]\d?", model):
         return "rxhcc"
     raise SourceFormatError(
-        f"no risk adjustment model {model!r} is known; expected V22, V24, V28, ESRD_V21, ESRD_V24 or RXHCC_V08_<letter>."
+        f"no risk adjustment model {model!r} is known; expected V22, V24, V28, ESRD_V21, ESRD_V24 or RXHCC_V08_<x>."
     )
 
 
@@ -588,7 +588,7 @@ _RAM_COLUMNS: Final = {
         **{f"GRAFT_COMM_{n}": f"G_COMM_{n}" for n in ("ND_PBD_GE65", "ND_PBD_LT65", "FBD_GE65", "FBD_LT65")},
     },
 }
-"""Columns of risk-adjustment-model's weights to ours. The others (NE_MCAID_NORIGDIS) carry part of a variable's name."""
+"""Columns of risk-adjustment-model's weights to ours. The others (NE_MCAID_NORIGDIS) carry part of variables."""
 
 _ESRD_RENAL = frozenset(range(134, 139))
 _F3481 = "F3481"

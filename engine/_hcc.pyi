@@ -13,6 +13,8 @@ SEXES: Mapping[Any, int]
 RESULT_DTYPE: np.dtype[Any]
 MEMBER_DTYPE: np.dtype[Any]
 
+def half_up_of(numerator: int, denominator: int) -> int: ...
+
 class Scorer:
     def __init__(self, pack: Pack) -> None: ...
     @property

@@ -74,6 +74,11 @@ cdef inline int32_t half_up(int64_t numerator, int64_t denominator) noexcept nog
     return <int32_t>((2 * numerator + denominator) // (2 * denominator))
 
 
+def half_up_of(int64_t numerator, int64_t denominator):
+    """Return the quotient of two whole numbers, the second positive, a half rounded up: as payment scores are."""
+    return half_up(numerator, denominator)
+
+
 cdef inline uint8_t effective_age(const Tables* t, const Member* m) noexcept nogil:
     """V24 takes age 64 with OREC 0 for 65 in everything (D1)."""
     return 65 if t.age_64_is_65 and m.age == 64 and m.orec == 0 else m.age
@@ -255,6 +260,7 @@ cdef class Scorer:
         t.output = <const Output*>self._pointer("output")
         t.n_outputs = len(outputs)
         names = self._array("addon_name_start", "<u4", (None,))
+        self._check("addon_name_start", len(names) > 0)
         for name in ("addon", "applicable"):
             addons = self._array(name, layout.ADDON, (None,))
             self._check(name, addons["output"] < len(outputs))
@@ -343,9 +349,10 @@ RESULT_DTYPE = np.dtype(
     [("ccs", "<u8", (CC_WORDS,)), ("hccs", "<u8", (CC_WORDS,)), ("variables", "<u8", (VARIABLE_WORDS,)),
      ("applicable", "<u8")]
 )
-MEMBER_DTYPE = np.dtype([
-    ("scorer", "<i2"), ("partner", "<i2"), ("age", "u1"), ("sex", "u1"), ("orec", "u1"), ("mce_off", "u1"), ("flags", "u1")
-])
+MEMBER_DTYPE = np.dtype(
+    [("scorer", "<i2"), ("partner", "<i2"), ("age", "u1"), ("sex", "u1"), ("orec", "u1"), ("mce_off", "u1"),
+     ("flags", "u1")]
+)
 NONE = NO_SCORE
 assert RESULT_DTYPE.itemsize == sizeof(Result)
 
@@ -562,10 +569,8 @@ cdef inline object item(PyObject* value):
 
 
 cdef object wrong(str field, str expected, object got):
-    return InvalidFieldError(
-        f"{field}: expected {expected}, got {'none' if got is None else 'something else, of type ' + type(got).__name__}",
-        field=field,
-    )
+    found = "none" if got is None else f"something else, of type {type(got).__name__}"
+    return InvalidFieldError(f"{field}: expected {expected}, got {found}", field=field)
 
 
 cdef list values_of(object member):

@@ -385,6 +385,8 @@ class HccScorer:
         self.ccs = tuple(map(str, arrays["cc_number"].tolist()))
         self.segments = _texts(pack, "output_name", len(arrays["output"]))
         """Names of the segment scores, in order."""
+        self.columns = _texts(pack, "output_column", len(self.segments))
+        """Coefficient column each segment sums up; "" where it is an amount of its own."""
         self.variables = _texts(pack, "variable_name", len(arrays["given"]))
         self.labels = _texts(pack, "variable_label", len(arrays["given"]))
         self.cc_labels = _texts(pack, "cc_label", len(self.ccs))

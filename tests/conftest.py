@@ -82,6 +82,28 @@ def sample() -> Golden:
     return Golden(read_ndjson(GOLDEN / "inpatient_claims.ndjson.xz"), read_ndjson(GOLDEN / "msdrg_answers.ndjson.xz"))
 
 
+def _hcc_sets(directory: Path) -> Golden:
+    """Members and answers of all risk adjustment models."""
+    names = sorted(path.name for path in directory.glob("hcc_*members.ndjson.xz"))
+    members = [member for name in names for member in read_ndjson(directory / name)]
+    answers = [
+        answer for name in names for answer in read_ndjson(directory / name.replace("members.ndjson", "answers.ndjson"))
+    ]
+    return Golden(members, answers)
+
+
+@pytest.fixture(scope="session", params=_golden_directories())
+def hcc_golden(request: pytest.FixtureRequest) -> Golden:
+    """The sample of risk adjustment members with their reference answers, and the whole set where it is at hand."""
+    return _hcc_sets(request.param)
+
+
+@pytest.fixture(scope="session")
+def hcc_sample() -> Golden:
+    """The sample of risk adjustment members that is part of the repository."""
+    return _hcc_sets(GOLDEN)
+
+
 def _digest_of_builders() -> str:
     """Digest of all code and pins that decide what is in a pack."""
     digest = hashlib.sha256()
