@@ -45,7 +45,7 @@ lint: $(VENV)/.built
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/cython-lint engine
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest engine._core engine._msdrg
+	$(BIN)/python -m mypy.stubtest engine._core engine._msdrg engine._wire
 	$(BIN)/buf lint
 
 $(VENV)/.bench: $(VENV)/.built

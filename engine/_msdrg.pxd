@@ -386,3 +386,26 @@ cdef int group(
     const Tables* tables, Scratch* scratch, const Claim* claim, uint32_t options,
     Result* result, DiagnosisResult* dx, ProcedureResult* px,
 ) noexcept nogil
+
+# Room for claims of up to that many diagnoses and procedures, and versions of up to that many clusters; give_back
+# ends it.
+cdef int make_room(Scratch* s, Py_ssize_t dx, Py_ssize_t px, Py_ssize_t clusters) except -1 nogil
+cdef void give_back(Scratch* s) noexcept nogil
+
+# Key of a code on a claim, as Slot has it; 0: cannot be a code. UTF-8 does as well as ASCII.
+cdef uint64_t key_of(const char* text, Py_ssize_t length) noexcept nogil
+# POA_* of each of count characters; NULL: there are none, or some are not ASCII.
+cdef void poa_of(const char* text, Py_ssize_t count, uint8_t* poa) noexcept nogil
+
+
+cdef class Grouper:
+    cdef Tables tables
+    cdef readonly object pack
+    cdef readonly str version
+    cdef dict _arrays           # keeps the mappings alive
+
+    cdef int _slots(
+        self, str name, Py_ssize_t attributes, Py_ssize_t groups, Py_ssize_t members, int* shift
+    ) except -1
+    cdef int _attributes(self, const Slot* slots, int shift, str code) except -1
+    cdef const void* _pointer(self, str name) except? NULL

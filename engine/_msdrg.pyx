@@ -1291,11 +1291,6 @@ cdef class Grouper:
     points outside its array.
     """
 
-    cdef Tables tables
-    cdef readonly object pack
-    cdef readonly str version
-    cdef dict _arrays
-
     def __init__(self, pack):
         self.pack = pack
         self.version = pack.manifest.release
@@ -1558,6 +1553,15 @@ cdef uint64_t key_of(const char* text, Py_ssize_t length) noexcept nogil:
     return key << (8 * (8 - n)) if n else 0
 
 
+cdef void poa_of(const char* text, Py_ssize_t count, uint8_t* poa) noexcept nogil:
+    cdef Py_ssize_t i
+    if text == NULL:
+        memset(poa, POA_BAD, count)
+        return
+    for i in range(count):
+        poa[i] = POA_OF[<uint8_t>text[i]]
+
+
 @cython.final
 cdef class ClaimBatch:
     """Claims, checked and laid out for grouping.
@@ -1681,7 +1685,7 @@ cdef class ClaimBatch:
         self.most_dx = max(self.most_dx, row.n_dx)
         self.most_px = max(self.most_px, row.n_px)
         if poa is None or (PyUnicode_Check(poa) and PyUnicode_GET_LENGTH(poa) == 0):
-            memset(self.poa + row.dx, POA_BAD, row.n_dx)
+            poa_of(NULL, row.n_dx, self.poa + row.dx)
             return 0
         if not PyUnicode_Check(poa):
             raise InvalidFieldError(
@@ -1697,8 +1701,7 @@ cdef class ClaimBatch:
                 field="poa",
             )
         text = ascii_of(poa, "poa", &length)
-        for count in range(row.n_dx):
-            self.poa[row.dx + count] = POA_OF[<uint8_t>text[count]] if text != NULL else POA_BAD
+        poa_of(text, row.n_dx, self.poa + row.dx)
         return 0
 
     cdef int16_t resolve(self, object version, object date) except -2:
@@ -1906,10 +1909,11 @@ def run(ClaimBatch batch, list groupers, uint32_t options):
 def trace(ClaimBatch batch, Grouper grouper, uint32_t options):
     """Group the only claim of ``batch`` with a recorder; return what the walk left behind.
 
-    A dict with ``visits`` (one tuple a formula list looked at: MDC number, winning row or -1, mask as bytes, suppression
-    sets under which no MCC and no CC counts), ``initial`` (how many of the visits belong to the initial pass),
-    ``diagnoses`` (flags, severity 0 to 2, HAC statuses), ``procedures`` (numbers of the lists in which the procedure's own
-    names are hidden) and ``clusters`` (cluster, positions of its members in the claim). Same code path as ``run``.
+    A dict with ``visits`` (one tuple a formula list looked at: MDC number, winning row or -1, mask as bytes,
+    suppression sets under which no MCC and no CC counts), ``initial`` (how many of the visits belong to the initial
+    pass), ``diagnoses`` (flags, severity 0 to 2, HAC statuses), ``procedures`` (numbers of the lists in which the
+    procedure's own names are hidden) and ``clusters`` (cluster, positions of its members in the claim). Same code path
+    as ``run``.
     """
     cdef Scratch scratch
     cdef Trace visits

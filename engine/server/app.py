@@ -84,11 +84,13 @@ class Server:
                 ("grpc.so_reuseport", 0),
             )
         )
-        answers = self.services.answers()
+        answers, from_bytes = self.services.answers(), self.services.from_bytes()
         for service in SERVICES:
             handlers: dict[str, Any] = {
                 method.name: grpc.unary_unary_rpc_method_handler(
-                    self._calls.handler(method, answers[method.name], slow=method.name in _SLOW)
+                    self._calls.handler(
+                        method, answers[method.name], from_bytes.get(method.name), slow=method.name in _SLOW
+                    )
                 )
                 for method in methods(service)
             }
@@ -105,15 +107,15 @@ class Server:
                 "port 0 for a free one.",
                 field="port",
             ) from None
-        await self._report_health()
-        await server.start()
         if isinstance(self.services.library, Library):
             self.reloader = Reloader(self.services.library, self._serve_from, interval=config.watch_interval)
+        await self._report_health()
+        await server.start()
         self._server = server
-        if config.port_file is not None:
-            _write_whole(config.port_file, f"{self.port}\n")
         if self.reloader is not None:
             self.reloader.start()
+        if config.port_file is not None:
+            _write_whole(config.port_file, f"{self.port}\n")
 
     async def stop(self, grace: float | None = None) -> None:
         """Refuse new calls, let those in flight finish for ``grace`` seconds (``config.grace`` if None),
@@ -123,10 +125,10 @@ class Server:
         if server is None:
             return
         await self._health.enter_graceful_shutdown()
-        grace = self.config.grace if grace is None else grace
-        stopping = asyncio.ensure_future(server.stop(grace))
         if self.reloader is not None:
             await self.reloader.stop()
+        grace = self.config.grace if grace is None else grace
+        stopping = asyncio.ensure_future(server.stop(grace))
         # Streams of health watchers and of reflection never end by themselves and would use up the
         # grace: they are cut as soon as no call of ours is left.
         while not stopping.done() and self._calls.active:
@@ -148,8 +150,6 @@ class Server:
     ) -> None:
         await self.stop()
 
-    async def _report_health(self) -> None:
-        kinds = {info.kind for info in self.services.library.releases()}
     async def reload(self) -> ReloadOutcome | None:
         """Take up what the store has now, whether it is another or not; None if the library has no store."""
         return await self.reloader.reload() if self.reloader is not None else None
@@ -160,20 +160,22 @@ class Server:
         self.services.store_error = outcome.refused.get("")
         await self._report_health()
 
-        for service, serving in (
+    async def _report_health(self) -> None:
         refused = {f"{path.parent.name}/{path.name}": error for path, error in self.services.library.unusable}
         if self.services.store_error is not None:
             refused[""] = self.services.store_error
         # Names of directories: whatever is in them, a header takes printable ASCII only.
         names = (f"{name}={error.code}" for name, error in sorted(refused.items()))
         self._health.refused = ", ".join(names).encode("ascii", "replace").decode()[:1000]
+        kinds = {info.kind for info in self.services.library.releases()}
+        for service, serving in (
             ("", True),
             (CATALOG, True),
             (TERMINOLOGY, "codes" in kinds),
             (GROUPING, "msdrg" in kinds),
+            (RELEASES, not refused),
         ):
             await self._health.set(
-            (RELEASES, not refused),
                 service,
                 health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING,
             )
@@ -215,8 +217,6 @@ async def _serve(config: ServerConfig, library: Library) -> None:
         loop.add_signal_handler(number, end)
     server = Server(config, library)
     await server.start()
-    releases = [f"{info.system}/{info.release}" for info in library.releases()]
-    _logger.info("listening", extra={"fields": {"address": server.address, "releases": releases}})
     tasks: set[asyncio.Task[Any]] = set()
 
     def reload() -> None:
@@ -225,6 +225,8 @@ async def _serve(config: ServerConfig, library: Library) -> None:
         task.add_done_callback(tasks.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    releases = [f"{info.system}/{info.release}" for info in library.releases()]
+    _logger.info("listening", extra={"fields": {"address": server.address, "releases": releases}})
     sys.stdout.write(f"listening {server.address}\n")
     sys.stdout.flush()
     await ended.wait()

@@ -68,6 +68,11 @@ class Facts:
 Answer = Callable[[Any, Facts], Message]
 """Answers a decoded request. Runs on the event loop or in a thread; raises CodesetError."""
 
+FromBytes = Callable[[bytes, Facts], bytes | None]
+"""Answers the bytes of a request with those of its response. None: decode the request and ask the Answer. Raises
+DecodeError if the bytes are no such request, and CodesetError.
+"""
+
 Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
@@ -79,14 +84,21 @@ class Calls:
         self._executor = executor
         self.active = 0
 
-    def handler(self, method: Method, answer: Answer, *, slow: bool = False) -> Handler:
-        """Return the handler of ``method``. ``slow``: always in a thread, also for a short request."""
+    def handler(
+        self, method: Method, answer: Answer, from_bytes: FromBytes | None = None, *, slow: bool = False
+    ) -> Handler:
+        """Return the handler of ``method``. ``from_bytes``: asked first. ``slow``: always in a thread, also for a short
+        request.
+        """
         limit = self._config.max_message_bytes
         concurrent = self._config.max_concurrent
 
         def run(raw: bytes, facts: Facts) -> bytes:
             request = method.request()
             try:
+                response = None if from_bytes is None else from_bytes(raw, facts)
+                if response is not None:
+                    return response
                 request.ParseFromString(raw)
             except DecodeError:
                 raise MalformedMessageError(

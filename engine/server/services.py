@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
 from ..errors import BatchTooLargeError, CodesetError, InvalidFieldError
+from ..library import Library
 from .calls import Facts, public_error
 from .config import ServerConfig
 from .convert import (
@@ -25,10 +26,10 @@ from .convert import (
     release_message,
     validation_message,
 )
+from .wire import DrgWire
 
 if TYPE_CHECKING:
     from ..codes import CodeSystem
-    from ..library import Library
 
 __all__ = ["Services"]
 
@@ -41,9 +42,10 @@ class Services:
 
     def __init__(self, library: Library, config: ServerConfig) -> None:
         self.library = library
-        self._max_items = config.max_items
         self.store_error: CodesetError | None = None
         """Why nothing of the store could be taken up at the last look."""
+        self._max_items = config.max_items
+        self._drg_wire = DrgWire()
 
     def answers(self) -> dict[str, Callable[[Any, Facts], Any]]:
         """Return the answering function of each method, by its name in the proto."""
@@ -59,6 +61,14 @@ class Services:
             "ListReleases": self.list_releases,
             "GetRelease": self.get_release,
         }
+
+    def from_bytes(self) -> dict[str, Callable[[bytes, Facts], bytes | None]]:
+        """Return, by name, what answers a method from the bytes of a request with the bytes of its response.
+
+        Such a function raises DecodeError if the bytes are no such request, and returns None where the request has to
+        take the way through messages: the library is not the engine's own.
+        """
+        return {"BatchGroupDrg": self.batch_group_drg_bytes}
 
     def lookup(self, request: terminology_pb2.LookupRequest, facts: Facts) -> terminology_pb2.LookupResponse:
         """Lookup."""
@@ -158,6 +168,13 @@ class Services:
             next_page_token=f"{system.release}:{start + size}" if start + size < len(found) else "",
         )
 
+    def batch_group_drg_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """BatchGroupDrg, from bytes to bytes."""
+        library = self.library
+        if not isinstance(library, Library):
+            return None
+        return self._drg_wire.answer(raw, facts, library, self._check_size, self._group_drgs)
+
     def group_drg(self, request: grouping_pb2.GroupDrgRequest, facts: Facts) -> grouping_pb2.GroupDrgResponse:
         """GroupDrg."""
         if not request.HasField("claim"):
@@ -175,8 +192,12 @@ class Services:
         self, request: grouping_pb2.BatchGroupDrgRequest, facts: Facts
     ) -> grouping_pb2.BatchGroupDrgResponse:
         """BatchGroupDrg."""
-        claims = request.claims
-        self._check_size(len(claims), facts)
+        self._check_size(len(request.claims), facts)
+        return self._group_drgs(request, facts, self.library)
+
+    def _group_drgs(
+        self, request: grouping_pb2.BatchGroupDrgRequest, facts: Facts, library: Library
+    ) -> grouping_pb2.BatchGroupDrgResponse:
         response = grouping_pb2.BatchGroupDrgResponse()
         messages = DrgMessages()
         results = response.results
@@ -211,6 +232,8 @@ class Services:
         for path, error in library.unusable:
             unusable = response.unusable.add(id=f"{path.parent.name}/{path.name}")
             fill_error(unusable.error, public_error(error))
+        if self.store_error is not None:
+            fill_error(response.unusable.add().error, public_error(self.store_error))
         return response
 
     def get_release(self, request: catalog_pb2.GetReleaseRequest, facts: Facts) -> catalog_pb2.GetReleaseResponse:
@@ -232,8 +255,6 @@ class Services:
                 f"the batch has {count:,} items, the limit is {self._max_items:,}. Split it into "
                 "smaller requests; the "
                 "Python client does so by itself."
-        if self.store_error is not None:
-            fill_error(response.unusable.add().error, public_error(self.store_error))
             )
 
 

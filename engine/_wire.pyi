@@ -1,0 +1,26 @@
+from collections.abc import Callable, Sequence
+
+from ._msdrg import Grouper
+
+class DrgRequest:
+    tie_breaker: int
+    affect_flags: int
+    detail: int
+    def __init__(self, raw: bytes) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def choices(self) -> list[tuple[str, int]]: ...
+    def answer(
+        self, versions: Sequence[EncodedVersion | None], options: int, other: Callable[[list[bytes]], list[bytes]]
+    ) -> tuple[bytes, int, list[bool]]: ...
+
+class EncodedVersion:
+    grouper: Grouper
+    def __init__(
+        self,
+        grouper: Grouper,
+        drgs: dict[int, bytes],
+        mdcs: dict[int, bytes],
+        hacs: list[tuple[int, int, bytes]],
+        failed: bytes,
+    ) -> None: ...

@@ -1,0 +1,686 @@
+"""Batch requests answered from their bytes: protobuf in, protobuf out, and no Python object a claim in between.
+
+A request object reads its bytes, whole, into structs; ``answer`` groups and writes the response, both with the GIL
+released. In between, under the GIL, the caller says which versions the claims' names and dates stand for.
+
+Two readers of claims must not come to differ, so this one only knows claims that nothing is wrong with: a number that
+its enumeration does not have, a POA text of another length, a version that is not there, … make a claim not *plain*.
+Such a claim is handed back as bytes (``other``), to be answered by the path that reads messages, whose checks and words
+stay the only ones. What is no protobuf at all is refused, exactly where the protobuf runtime refuses it.
+"""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memmove, memset
+
+from . cimport _msdrg
+from ._msdrg cimport Claim, DiagnosisResult, Grouper, Grouping, ProcedureResult, Result, Scratch
+from ._proto cimport (
+    LENGTH,
+    VARINT,
+    Reader,
+    characters_of,
+    put_bytes,
+    put_int,
+    put_string,
+    put_varint,
+    read_int32,
+    read_string,
+    read_tag,
+    read_text,
+    reader_of,
+    size_of_varint,
+    skip,
+)
+
+from . import _msdrg as msdrg
+
+cdef enum:
+    CHOICES = 64            # choices remembered while a request is read
+    MAX_CODES = 65535       # of one kind on one claim; more are the message reader's to refuse
+    # Longest tag and length, or tag and number, of a field.
+    FIELD = 16
+    HAC_STATUSES = 6
+
+# What the grouper's own reader makes of the numbers on the wire.
+cdef uint8_t[4] SEX
+cdef uint8_t[4] HOSPITAL_STATUS
+cdef uint8_t[256] DISCHARGE_STATUS
+for _number in range(4):
+    SEX[<int>_number] = msdrg.SEXES[_number]
+    HOSPITAL_STATUS[<int>_number] = msdrg.HOSPITAL_STATUSES[_number]
+for _number in range(256):
+    DISCHARGE_STATUS[<int>_number] = _number if _number in msdrg.DISCHARGE_STATUSES else 0
+
+
+cdef inline uint32_t tag(uint32_t field, uint32_t kind) noexcept nogil:
+    return field << 3 | kind
+
+
+cdef bint grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
+    """Make room for ``more`` bytes at the end; False if there is no memory."""
+    cdef void* moved
+    cdef Py_ssize_t room
+    if buffer.room - buffer.size >= more:
+        return True
+    room = 2 * buffer.room + more
+    moved = realloc(buffer.at, room)
+    if moved == NULL:
+        return False
+    buffer.at = <uint8_t*>moved
+    buffer.room = room
+    return True
+
+
+# --- MS-DRG requests ----------------------------------------------------------------------------------------
+
+cdef class DrgRequest:
+    """The claims and options of a BatchGroupDrgRequest or StreamGroupDrgRequest, read from its bytes.
+
+    Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile.
+    """
+
+    cdef bytes raw
+    cdef Buffer claims          # WireClaim
+    cdef Buffer choice          # Choice
+    cdef Buffer dx_text         # Text
+    cdef Buffer dx_key          # uint64_t, key of each diagnosis
+    cdef Buffer dx_poa          # uint8_t, POA_* of each diagnosis
+    cdef Buffer px_text
+    cdef Buffer px_key
+    cdef uint32_t most_dx, most_px
+    cdef uint32_t[CHOICES] recent       # choice + 1 by hash, 0: none
+    cdef readonly int32_t tie_breaker
+    cdef readonly int32_t affect_flags
+    cdef readonly int32_t detail
+
+    def __init__(self, bytes raw not None):
+        cdef Text whole
+        cdef int found
+        if self.raw is not None:
+            raise TypeError("a request is read once")
+        self.raw = raw
+        whole.at = <const uint8_t*>PyBytes_AS_STRING(raw)
+        whole.size = PyBytes_GET_SIZE(raw)
+        with nogil:
+            found = self.read(whole)
+        if found < 0:
+            raise MemoryError
+        if found == 0:
+            raise ValueError("not a message of this kind")
+
+    def __dealloc__(self):
+        free(self.claims.at)
+        free(self.choice.at)
+        free(self.dx_text.at)
+        free(self.dx_key.at)
+        free(self.dx_poa.at)
+        free(self.px_text.at)
+        free(self.px_key.at)
+
+    def __len__(self):
+        """Number of claims."""
+        return self.claims.size // <Py_ssize_t>sizeof(WireClaim)
+
+    @property
+    def choices(self):
+        """What claims name their version with: (version, discharge date), the version empty where the date decides."""
+        cdef Choice* choice = <Choice*>self.choice.at
+        cdef Py_ssize_t i
+        return [
+            ((<char*>choice[i].version.at)[:choice[i].version.size].decode(), choice[i].date)
+            for i in range(self.choice.size // <Py_ssize_t>sizeof(Choice))
+        ]
+
+    cdef int read(self, Text whole) noexcept nogil:
+        """1: read; 0: not protobuf; -1: no memory."""
+        cdef Reader r = reader_of(whole)
+        cdef uint32_t field
+        cdef Text text
+        cdef int found
+        while r.at < r.end:
+            if not read_tag(&r, &field):
+                return 0
+            if field == 1 << 3 | LENGTH:
+                if not read_text(&r, &text):
+                    return 0
+                found = self.read_claim(text)
+                if found != 1:
+                    return found
+            elif field == 2 << 3 | LENGTH:
+                if not read_text(&r, &text) or not self.read_options(text):
+                    return 0
+            elif not skip(&r, field, 0):
+                return 0
+        return 1
+
+    cdef bint read_options(self, Text message) noexcept nogil:
+        """Options that come in several pieces are one message: what a later piece does not say stays."""
+        cdef Reader r = reader_of(message)
+        cdef uint32_t field
+        while r.at < r.end:
+            if not read_tag(&r, &field):
+                return False
+            if field == 1 << 3 | VARINT:
+                if not read_int32(&r, &self.tie_breaker):
+                    return False
+            elif field == 2 << 3 | VARINT:
+                if not read_int32(&r, &self.affect_flags):
+                    return False
+            elif field == 3 << 3 | VARINT:
+                if not read_int32(&r, &self.detail):
+                    return False
+            elif not skip(&r, field, 1):
+                return False
+        return True
+
+    cdef int read_claim(self, Text message) noexcept nogil:
+        cdef Reader r = reader_of(message)
+        cdef WireClaim* claim
+        cdef Text version, poa, text
+        cdef int32_t date = 0, sex = 0, discharge_status = 0, hospital_status = 0, unused = 0
+        cdef uint32_t field
+        if not grow(&self.claims, sizeof(WireClaim)):
+            return -1
+        claim = <WireClaim*>(self.claims.at + self.claims.size)
+        self.claims.size += sizeof(WireClaim)
+        memset(claim, 0, sizeof(WireClaim))
+        version.at = poa.at = claim.claim_id.at = claim.admit.at = message.at
+        version.size = poa.size = 0
+        claim.whole = message
+        claim.dx = self.dx_key.size // <Py_ssize_t>sizeof(uint64_t)
+        claim.px = self.px_key.size // <Py_ssize_t>sizeof(uint64_t)
+        while r.at < r.end:
+            if not read_tag(&r, &field):
+                return 0
+            if field == 10 << 3 | LENGTH:
+                if not read_string(&r, &text):
+                    return 0
+                if not add_code(&self.dx_text, &self.dx_key, text):
+                    return -1
+                claim.n_dx += 1
+            elif field == 12 << 3 | LENGTH:
+                if not read_string(&r, &text):
+                    return 0
+                if not add_code(&self.px_text, &self.px_key, text):
+                    return -1
+                claim.n_px += 1
+            elif field == 1 << 3 | LENGTH:
+                if not read_string(&r, &claim.claim_id):
+                    return 0
+            elif field == 2 << 3 | LENGTH:
+                if not read_string(&r, &version):
+                    return 0
+            elif field == 3 << 3 | VARINT:
+                if not read_int32(&r, &date):
+                    return 0
+            elif field == 4 << 3 | VARINT or field == 8 << 3 | VARINT:
+                # Age and length of stay never influence an MS-DRG.
+                if not read_int32(&r, &unused):
+                    return 0
+            elif field == 5 << 3 | VARINT:
+                if not read_int32(&r, &sex):
+                    return 0
+            elif field == 6 << 3 | VARINT:
+                if not read_int32(&r, &discharge_status):
+                    return 0
+            elif field == 7 << 3 | VARINT:
+                if not read_int32(&r, &hospital_status):
+                    return 0
+            elif field == 9 << 3 | LENGTH:
+                if not read_string(&r, &claim.admit):
+                    return 0
+            elif field == 11 << 3 | LENGTH:
+                if not read_string(&r, &poa):
+                    return 0
+            elif not skip(&r, field, 1):
+                return 0
+
+        if not grow(&self.dx_poa, claim.n_dx):
+            return -1
+        # Equal lengths say that all is ASCII: a character is a byte then.
+        _msdrg.poa_of(
+            <const char*>poa.at if poa.size == claim.n_dx else NULL, claim.n_dx, self.dx_poa.at + self.dx_poa.size
+        )
+        self.dx_poa.size += claim.n_dx
+        if claim.n_dx > MAX_CODES or claim.n_px > MAX_CODES:
+            return 1
+        if not (0 <= sex < 4 and 0 <= hospital_status < 4 and discharge_status >= 0):
+            return 1
+        if poa.size and (poa.size < claim.n_dx or characters_of(poa) != claim.n_dx):
+            return 1
+        if poa.size != claim.n_dx:
+            _msdrg.poa_of(NULL, claim.n_dx, self.dx_poa.at + claim.dx)
+        claim.sex = SEX[sex]
+        claim.hospital_status = HOSPITAL_STATUS[hospital_status]
+        claim.discharge_status = DISCHARGE_STATUS[discharge_status] if discharge_status < 256 else 0
+        claim.plain = 1
+        self.most_dx = max(self.most_dx, claim.n_dx)
+        self.most_px = max(self.most_px, claim.n_px)
+        return 1 if self.choose(claim, version, date) else -1
+
+    cdef bint choose(self, WireClaim* claim, Text version, int32_t date) noexcept nogil:
+        """Number the claim's choice of a version; False if there is no memory."""
+        cdef Choice* choice = <Choice*>self.choice.at
+        cdef uint32_t hash = 0
+        cdef Py_ssize_t i
+        cdef uint32_t* recent
+        if version.size:
+            date = 0
+            for i in range(min(version.size, 8)):
+                hash = 31 * hash + version.at[i]
+        else:
+            hash = <uint32_t>date * 2654435761U >> 16
+        recent = self.recent + hash % CHOICES
+        if recent[0]:
+            i = recent[0] - 1
+            if (
+                choice[i].date == date
+                and choice[i].version.size == version.size
+                and memcmp(choice[i].version.at, version.at, version.size) == 0
+            ):
+                claim.choice = <uint32_t>i
+                return True
+        if not grow(&self.choice, sizeof(Choice)):
+            return False
+        choice = <Choice*>(self.choice.at + self.choice.size)
+        choice.version = version
+        choice.date = date
+        claim.choice = <uint32_t>(self.choice.size // <Py_ssize_t>sizeof(Choice))
+        recent[0] = claim.choice + 1
+        self.choice.size += sizeof(Choice)
+        return True
+
+    def answer(self, versions, unsigned int options, other):
+        """Return (response, failed, used): the response's bytes, how many claims the version that answered has no row
+        for, and a list that says of each choice whether a claim with it was answered.
+
+        ``versions``: the EncodedVersion of each of ``choices``, None where there is none. ``options``: bits of
+        ``GroupingOptions.flags()``. ``other``: called with a list, the bytes of every claim that is not plain,
+        if there are any; returns the list of their DrgResults as bytes.
+        """
+        cdef Py_ssize_t n = len(self), n_choices = self.choice.size // <Py_ssize_t>sizeof(Choice)
+        cdef WireClaim* claims = <WireClaim*>self.claims.at
+        cdef EncodedVersion version
+        cdef Version** chosen = <Version**>PyMem_Malloc((n_choices + 1) * sizeof(Version*))
+        cdef Text* made = NULL
+        cdef uint8_t* used = NULL
+        cdef Py_ssize_t i, k, clusters = 0, failed = 0
+        cdef list others = []
+        cdef bytes own
+        cdef Buffer out
+        cdef bint done = False
+        memset(&out, 0, sizeof(out))
+        try:
+            made = <Text*>PyMem_Malloc((n + 1) * sizeof(Text))
+            used = <uint8_t*>PyMem_Malloc(n_choices + 1)
+            if chosen == NULL or made == NULL or used == NULL:
+                raise MemoryError
+            memset(used, 0, n_choices + 1)
+            if len(versions) != n_choices:
+                raise ValueError(f"expected {n_choices} versions, got {len(versions)}")
+            for i in range(n_choices):
+                chosen[i] = NULL
+                if versions[i] is not None:
+                    version = <EncodedVersion?>versions[i]
+                    version.check()
+                    chosen[i] = &version.version
+                    clusters = max(clusters, version.version.grouper.n_clusters)
+            for i in range(n):
+                made[i].at = NULL
+                if not claims[i].plain or chosen[claims[i].choice] == NULL:
+                    others.append((<char*>claims[i].whole.at)[:claims[i].whole.size])
+                    made[i].size = -1
+                else:
+                    made[i].size = 0
+            if others:
+                # Kept until they are copied.
+                others = list(other(others))
+                k = 0
+                for i in range(n):
+                    if made[i].size < 0:
+                        if k == len(others):
+                            raise ValueError("expected an answer to every claim that is not plain")
+                        own = <bytes?>others[k]
+                        made[i].at = <const uint8_t*>PyBytes_AS_STRING(own)
+                        made[i].size = PyBytes_GET_SIZE(own)
+                        k += 1
+            with nogil:
+                done = self.group(claims, n, chosen, made, used, clusters, options, &out, &failed)
+            if not done:
+                raise MemoryError
+            return (
+                PyBytes_FromStringAndSize(<char*>out.at, out.size), failed, [used[i] != 0 for i in range(n_choices)]
+            )
+        finally:
+            PyMem_Free(chosen)
+            PyMem_Free(made)
+            PyMem_Free(used)
+            free(out.at)
+
+    cdef bint group(
+        self, const WireClaim* claims, Py_ssize_t n, Version** chosen, const Text* made, uint8_t* used,
+        Py_ssize_t clusters, uint32_t options, Buffer* out, Py_ssize_t* failed
+    ) except -1 nogil:
+        """Group all claims and write the response; False if there is no memory."""
+        cdef Scratch scratch
+        cdef Claim claim
+        cdef Result result
+        cdef const WireClaim* wire
+        cdef const Version* version
+        cdef DiagnosisResult* dx = NULL
+        cdef ProcedureResult* px = NULL
+        cdef bint detail = options & _msdrg.OPTION_DETAIL
+        cdef bint done = False
+        cdef Py_ssize_t i
+        memset(&claim, 0, sizeof(claim))
+        try:
+            _msdrg.make_room(&scratch, self.most_dx, self.most_px, clusters)
+            if detail:
+                dx = <DiagnosisResult*>malloc((self.most_dx + 1) * sizeof(DiagnosisResult))
+                px = <ProcedureResult*>malloc((self.most_px + 1) * sizeof(ProcedureResult))
+            done = not detail or (dx != NULL and px != NULL)
+            # A guess of what is needed; more is found when it is.
+            done = done and grow(out, n * (1024 if detail else 384) + 64)
+            for i in range(n):
+                if not done:
+                    break
+                wire = claims + i
+                if made[i].at != NULL:
+                    done = grow(out, FIELD + made[i].size)
+                    if done:
+                        put_result(out, made[i])
+                    continue
+                version = chosen[wire.choice]
+                claim.dx = <const uint64_t*>self.dx_key.at + wire.dx
+                claim.poa = self.dx_poa.at + wire.dx
+                claim.px = <const uint64_t*>self.px_key.at + wire.px
+                claim.n_dx = wire.n_dx
+                claim.n_px = wire.n_px
+                claim.sex = wire.sex
+                claim.hospital_status = wire.hospital_status
+                claim.discharge_status = wire.discharge_status
+                claim.admit_given = wire.admit.size != 0 and not is_null(wire.admit)
+                claim.admit = _msdrg.key_of(<const char*>wire.admit.at, wire.admit.size) if claim.admit_given else 0
+                _msdrg.group(version.grouper, &scratch, &claim, options, &result, dx, px)
+                if result.error:
+                    failed[0] += 1
+                else:
+                    used[wire.choice] = 1
+                done = put_drg(
+                    out, version, wire, <const Text*>self.dx_text.at + wire.dx, <const Text*>self.px_text.at + wire.px,
+                    &result, dx, px,
+                )
+        finally:
+            _msdrg.give_back(&scratch)
+            free(dx)
+            free(px)
+        return done
+
+
+cdef inline bint add_code(Buffer* texts, Buffer* keys, Text text) noexcept nogil:
+    if not grow(texts, sizeof(Text)) or not grow(keys, sizeof(uint64_t)):
+        return False
+    (<Text*>(texts.at + texts.size))[0] = text
+    (<uint64_t*>(keys.at + keys.size))[0] = _msdrg.key_of(<const char*>text.at, text.size)
+    texts.size += sizeof(Text)
+    keys.size += sizeof(uint64_t)
+    return True
+
+
+cdef inline bint is_null(Text text) noexcept nogil:
+    """The word "null" in any case stands for no admitting diagnosis."""
+    cdef int i
+    if text.size != 4:
+        return False
+    for i in range(4):
+        if text.at[i] | 0x20 != <uint8_t>b"null"[i]:
+            return False
+    return True
+
+
+# --- MS-DRG results -----------------------------------------------------------------------------------------
+
+cdef struct Version:
+    const _msdrg.Tables* grouper
+    Text name                   # the version, "43.1"
+    const uint8_t* text         # what the spans are of
+    const Span* drg             # [n_drgs] fields of a Grouping that the DRG decides, encoded
+    const Span* mdc             # [n_mdcs] fields of a Grouping that the MDC decides, encoded
+    const Span* hac             # [256 * HAC_STATUSES] Hac fields of a DiagnosisResult by display and status, encoded
+    const uint16_t* hac_rank    # likewise: their order
+    int n_drgs
+    int n_mdcs
+    Py_ssize_t most_grouping    # bytes of the longest drg and mdc together
+    Py_ssize_t most_hac
+    Text failed                 # fields of a DrgResult that no row applies to, encoded
+
+
+cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data):
+    """Append the values to ``chunks``; return the Span of each by its number, the others empty."""
+    cdef bytearray found = bytearray(count * <Py_ssize_t>sizeof(Span))
+    cdef Span* spans = <Span*>PyByteArray_AS_STRING(found)
+    cdef Py_ssize_t start = sum(map(len, chunks))
+    cdef Py_ssize_t number
+    for number, chunk in data.items():
+        if not 0 <= number < count:
+            raise IndexError(number)
+        spans[number].start = start
+        spans[number].size = len(chunk)
+        chunks.append(chunk)
+        start += len(chunk)
+    return found
+
+
+cdef class EncodedVersion:
+    """What the answers of one MS-DRG version say in words, encoded once: a result is copied together from it.
+
+    ``drgs`` and ``mdcs``: by number, the fields of a Grouping message that the DRG and the MDC decide (titles, weight).
+    ``hacs``: encoded ``hacs`` fields of a DiagnosisResult in the order in which they are written, each with its display
+    (row of ``compile_msdrg.HAC_DISPLAYS``, 255: none) and status. ``failed``: what a DrgResult says beside id and
+    version where no row applies to the claim.
+    """
+
+    cdef Version version
+    cdef readonly Grouper grouper
+    cdef list _kept
+
+    cdef int check(self) except -1:
+        if self._kept is None:
+            raise TypeError("a version is made by its constructor")
+        return 0
+
+    def __init__(self, Grouper grouper not None, dict drgs, dict mdcs, list hacs, bytes failed):
+        cdef Version* v = &self.version
+        cdef uint16_t* rank_of
+        cdef Py_ssize_t number
+        cdef bytes text
+        cdef list chunks
+        if self._kept is not None:
+            raise TypeError("a version is encoded once")
+        self.grouper = grouper
+        v.grouper = &grouper.tables
+        if any(not 0 <= number < 32768 for number in (*drgs, *mdcs)):
+            raise ValueError("expected numbers from 0 to 32767")
+        v.n_drgs = max(drgs, default=-1) + 1
+        v.n_mdcs = max(mdcs, default=-1) + 1
+        chunks = [grouper.version.encode(), failed]
+        by_drg = spans_of(chunks, v.n_drgs, drgs)
+        by_mdc = spans_of(chunks, v.n_mdcs, mdcs)
+        numbered = {display * HAC_STATUSES + status: data for display, status, data in hacs}
+        by_hac = spans_of(chunks, 256 * HAC_STATUSES, numbered)
+        ranks = bytearray(256 * HAC_STATUSES * sizeof(uint16_t))
+        rank_of = <uint16_t*>PyByteArray_AS_STRING(ranks)
+        for rank, number in enumerate(numbered):
+            rank_of[number] = rank
+        text = b"".join(chunks)
+        self._kept = [by_drg, by_mdc, by_hac, ranks, text]
+        v.drg = <const Span*>PyByteArray_AS_STRING(by_drg)
+        v.mdc = <const Span*>PyByteArray_AS_STRING(by_mdc)
+        v.hac = <const Span*>PyByteArray_AS_STRING(by_hac)
+        v.hac_rank = rank_of
+        v.text = <const uint8_t*>PyBytes_AS_STRING(text)
+        v.name.at = v.text
+        v.name.size = len(chunks[0])
+        v.failed.at = v.text + v.name.size
+        v.failed.size = len(failed)
+        v.most_grouping = max(map(len, drgs.values()), default=0) + max(map(len, mdcs.values()), default=0)
+        v.most_hac = max((len(data) for _, _, data in hacs), default=0)
+
+
+cdef inline void put_result(Buffer* out, Text message) noexcept nogil:
+    """One whole result; there is room."""
+    cdef uint8_t* to = out.at + out.size
+    to = put_varint(to, tag(1, LENGTH))
+    to = put_varint(to, message.size)
+    to = put_bytes(to, message.at, message.size)
+    out.size = to - out.at
+
+
+cdef inline uint8_t* put_span(uint8_t* to, const Version* version, const Span* span) noexcept nogil:
+    return put_bytes(to, version.text + span.start, span.size)
+
+
+cdef uint8_t* put_grouping(uint8_t* to, uint32_t field, const Version* version, const Grouping* g) noexcept nogil:
+    cdef uint8_t[7 * FIELD] numbers
+    cdef uint8_t* end = numbers
+    cdef const Span* mdc = NULL
+    cdef const Span* drg = NULL
+    cdef Py_ssize_t size
+    end = put_int(end, 1 << 3, g.mdc)
+    end = put_int(end, 2 << 3, g.drg)
+    end = put_int(end, 3 << 3, g.base_drg)
+    end = put_int(end, 4 << 3, g.med_surg)
+    end = put_int(end, 5 << 3, g.severity)
+    end = put_int(end, 6 << 3, g.sdx_severity)
+    end = put_int(end, 7 << 3, g.return_code)
+    size = end - numbers
+    # MDC 0 of an ungroupable claim is no MDC; its title is that of the pre-MDC list.
+    if g.return_code == _msdrg.RETURN_OK and 0 <= g.mdc < version.n_mdcs:
+        mdc = version.mdc + g.mdc
+        size += mdc.size
+    if 0 <= g.drg < version.n_drgs:
+        drg = version.drg + g.drg
+        size += drg.size
+    to = put_varint(to, tag(field, LENGTH))
+    to = put_varint(to, size)
+    to = put_bytes(to, numbers, end - numbers)
+    if mdc != NULL:
+        to = put_span(to, version, mdc)
+    if drg != NULL:
+        to = put_span(to, version, drg)
+    return to
+
+
+cdef inline int size_of_int(uint8_t value) noexcept nogil:
+    """Bytes of a field below number 16, nothing when zero."""
+    return 0 if value == 0 else 2 if value < 0x80 else 3
+
+
+cdef inline Py_ssize_t size_of_string(Text text) noexcept nogil:
+    return 1 + size_of_varint(text.size) + text.size if text.size else 0
+
+
+cdef uint8_t* put_diagnosis(
+    uint8_t* to, const Version* version, Text code, const DiagnosisResult* dx
+) noexcept nogil:
+    cdef uint16_t[4] hacs
+    cdef uint16_t hac
+    cdef int i, j
+    cdef Py_ssize_t size = (
+        size_of_string(code) + size_of_int(dx.recognized != 0) + size_of_int(dx.initial_usage)
+        + size_of_int(dx.final_usage) + size_of_int(dx.affects) + size_of_int(dx.poa_error)
+    )
+    for i in range(dx.n_hacs):
+        hac = dx.hac_display[i] * HAC_STATUSES + dx.hac_status[i]
+        size += version.hac[hac].size
+        j = i
+        while j and version.hac_rank[hacs[j - 1]] > version.hac_rank[hac]:
+            hacs[j] = hacs[j - 1]
+            j -= 1
+        hacs[j] = hac
+    to = put_varint(to, tag(8, LENGTH))
+    to = put_varint(to, size)
+    to = put_string(to, 1 << 3 | LENGTH, code)
+    to = put_int(to, 2 << 3, dx.recognized != 0)
+    to = put_int(to, 3 << 3, dx.initial_usage)
+    to = put_int(to, 4 << 3, dx.final_usage)
+    to = put_int(to, 5 << 3, dx.affects)
+    to = put_int(to, 6 << 3, dx.poa_error)
+    for i in range(dx.n_hacs):
+        to = put_span(to, version, version.hac + hacs[i])
+    return to
+
+
+cdef uint8_t* put_procedure(uint8_t* to, Text code, const ProcedureResult* px) noexcept nogil:
+    cdef uint8_t[8] usage
+    cdef int i, n = 0
+    for i in range(6):
+        if (px.hac_usage >> i) & 1:
+            usage[n] = <uint8_t>(i + 1)
+            n += 1
+    to = put_varint(to, tag(9, LENGTH))
+    to = put_varint(
+        to,
+        size_of_string(code) + size_of_int(px.recognized != 0) + size_of_int(px.operating_room != 0)
+        + size_of_int(px.affects) + (2 + n if n else 0),
+    )
+    to = put_string(to, 1 << 3 | LENGTH, code)
+    to = put_int(to, 2 << 3, px.recognized != 0)
+    to = put_int(to, 3 << 3, px.operating_room != 0)
+    to = put_int(to, 4 << 3, px.affects)
+    if n:
+        to = put_varint(to, tag(5, LENGTH))
+        to = put_varint(to, n)
+        to = put_bytes(to, usage, n)
+    return to
+
+
+cdef bint put_drg(
+    Buffer* out, const Version* version, const WireClaim* claim, const Text* dx_code, const Text* px_code,
+    const Result* result, const DiagnosisResult* dx, const ProcedureResult* px
+) noexcept nogil:
+    """Append one result; False if there is no memory. ``dx`` and ``px`` NULL: without the codes."""
+    cdef Py_ssize_t i, size
+    # Never less than what is written below.
+    cdef Py_ssize_t most = (
+        8 * FIELD + claim.claim_id.size + version.name.size + version.failed.size
+        + 2 * (8 * FIELD + version.most_grouping)
+    )
+    cdef uint8_t* start
+    cdef uint8_t* to
+    if dx != NULL:
+        for i in range(claim.n_dx):
+            most += 7 * FIELD + dx_code[i].size + dx[i].n_hacs * version.most_hac
+        for i in range(claim.n_px):
+            most += 7 * FIELD + px_code[i].size
+    if not grow(out, most):
+        return False
+    # The length comes first and is known last. Most results need two bytes for it.
+    start = out.at + out.size + 3
+    to = put_string(start, 1 << 3 | LENGTH, claim.claim_id)
+    to = put_string(to, 2 << 3 | LENGTH, version.name)
+    if result.error:
+        to = put_bytes(to, version.failed.at, version.failed.size)
+    else:
+        to = put_grouping(to, 3, version, &result.initial)
+        to = put_grouping(to, 4, version, &result.final)
+        to = put_int(to, 5 << 3, result.hac_status)
+        to = put_int(to, 6 << 3, result.hac_categories)
+        to = put_int(to, 7 << 3, result.admit_flag)
+        if dx != NULL:
+            for i in range(claim.n_dx):
+                to = put_diagnosis(to, version, dx_code[i], dx + i)
+            for i in range(claim.n_px):
+                to = put_procedure(to, px_code[i], px + i)
+    size = to - start
+    i = size_of_varint(size)
+    if i != 2:
+        memmove(out.at + out.size + 1 + i, start, size)
+    to = put_varint(out.at + out.size, tag(1, LENGTH))
+    to = put_varint(to, size)
+    out.size = to + size - out.at
+    return True

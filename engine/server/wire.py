@@ -1,0 +1,131 @@
+"""Batches answered from their bytes, with the answers of the path that goes through messages.
+
+The core (``engine._wire``) reads requests and writes responses; here is what it is told under the GIL: which version a
+claim's name or date stands for, and how that version's titles, weights and errors are encoded. A claim that anything is
+wrong with goes through the messages after all, alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from google.protobuf.message import DecodeError
+
+from .._pb.codeset.v1 import grouping_pb2
+from .._wire import DrgRequest, EncodedVersion
+from ..compile_msdrg import HAC_DISPLAYS
+from ..drg import HacCriteria, MsdrgGrouper, grouping_failed
+from ..errors import CodesetError
+from .calls import Facts
+from .convert import fill_error, grouping_options
+
+if TYPE_CHECKING:
+    from ..library import Library
+
+__all__ = ["DrgWire"]
+
+_NULL_DISPLAY = 255
+"""Display of a HAC entry that has no name of its own; the reference prints "null"."""
+
+
+class DrgWire:
+    """Answers batches of inpatient claims from their bytes. Thread-safe."""
+
+    def __init__(self) -> None:
+        # Two threads at the first use of a version may both encode it; it is the same.
+        self._versions: WeakKeyDictionary[MsdrgGrouper, EncodedVersion] = WeakKeyDictionary()
+
+    def answer(
+        self,
+        raw: bytes,
+        facts: Facts,
+        library: Library,
+        check_size: Callable[[int, Facts], None],
+        through_messages: Callable[
+            [grouping_pb2.BatchGroupDrgRequest, Facts, Library], grouping_pb2.BatchGroupDrgResponse
+        ],
+    ) -> bytes:
+        """Return the response to the request ``raw``, a BatchGroupDrgRequest.
+
+        Raises DecodeError if it is none, and what ``check_size`` and wrong options raise. ``through_messages`` answers
+        the claims that are not plain.
+        """
+        try:
+            request = DrgRequest(raw)
+        except ValueError:
+            raise DecodeError("not a request to group inpatient claims") from None
+        check_size(len(request), facts)
+        wanted = grouping_pb2.DrgOptions(
+            tie_breaker=request.tie_breaker,  # type: ignore[arg-type]
+            affect_flags=request.affect_flags,  # type: ignore[arg-type]
+            detail=request.detail,  # type: ignore[arg-type]
+        )
+        options = grouping_options(wanted)
+        versions: list[EncodedVersion | None] = []
+        for version, date in request.choices:
+            try:
+                versions.append(self._encoded(library.claim_grouper(version, date)))
+            except CodesetError:
+                # Each of its claims says so through the messages.
+                versions.append(None)
+        others = Facts()
+
+        def other(claims: list[bytes]) -> list[bytes]:
+            messages = grouping_pb2.BatchGroupDrgRequest(
+                claims=map(grouping_pb2.InpatientClaim.FromString, claims), options=wanted
+            )
+            return [result.SerializeToString() for result in through_messages(messages, others, library).results]
+
+        response, failed, used = request.answer(versions, options.flags(), other)
+        facts.errors = failed + others.errors
+        releases = {
+            f"msdrg/{version.grouper.version}"
+            for version, answered in zip(versions, used, strict=True)
+            if version is not None and answered
+        }
+        releases.update(filter(None, others.releases.split(",")))
+        facts.releases = ",".join(sorted(releases))
+        return response
+
+    def _encoded(self, grouper: MsdrgGrouper) -> EncodedVersion:
+        found = self._versions.get(grouper)
+        if found is None:
+            found = self._versions[grouper] = _encode(grouper)
+        return found
+
+
+def _encode(grouper: MsdrgGrouper) -> EncodedVersion:
+    """Encode what the answers of a version say in words."""
+    drgs = {
+        drg: grouping_pb2.Grouping(
+            drg_title=grouper.drg_titles.get(drg, ""),
+            weight=grouper.weights[drg].to_dict() if drg in grouper.weights else None,
+        ).SerializeToString()
+        for drg in {*grouper.drg_titles, *grouper.weights}
+    }
+    mdcs = {
+        mdc: grouping_pb2.Grouping(mdc_title=title).SerializeToString() for mdc, title in grouper.mdc_titles.items()
+    }
+    error = grouping_pb2.DrgResult()
+    fill_error(error.error, grouping_failed(grouper.version))
+    return EncodedVersion(grouper.core, drgs, mdcs, _hacs(), error.SerializeToString())
+
+
+def _hacs() -> list[tuple[int, int, bytes]]:
+    """Return display, status and encoding of every finding on a condition, in the order of ``engine.drg``."""
+    names = [*enumerate(HAC_DISPLAYS), (_NULL_DISPLAY, "null")]
+    found = sorted(
+        (f"{name}:{status.name}", display, status, name) for display, name in names for status in HacCriteria
+    )
+    return [
+        (
+            display,
+            int(status),
+            grouping_pb2.DiagnosisResult(
+                hacs=[grouping_pb2.Hac(name=name, status=int(status))]  # type: ignore[arg-type]
+            ).SerializeToString(),
+        )
+        for _, display, status, name in found
+    ]

@@ -1,0 +1,182 @@
+"""Requests as any conforming encoder may write them, and as none would: what the wire tests and the fuzzer feed.
+
+Everything is drawn from a ``random.Random``: Hypothesis brings one that it can shrink, the fuzzer one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
+DIAGNOSES = ["I130", "I5023", "N186", "A41.9", "j9601", "E1165", "T8112XA", "Z9911", "O80", "S72001A", "B20", "L89154"]
+PROCEDURES = ["0DTJ4ZZ", "02HK0KZ", "0JH609Z", "5A1955Z", "0SRD0J9", "027034Z", "XW033E5"]
+NO_CODES = ["", " ", "nope", "A" * 9, "ä", "\u2028", "\x00", "A000\x00", "😀", "x" * 200]
+CODES = [*DIAGNOSES, *PROCEDURES, *NO_CODES]
+VERSIONS = ["43.1", "42.0", "40.1", "", "9.9", "43.1 ", "v" * 40, "ü"]
+DATES = [0, 20251001, 20230115, 20260230, 19000101, -1, 99999999]
+TEXTS = ["", "c1", "null", "NULL", "claim-0001", "é", "日本", "x" * 130, "y" * 20_000]
+NOT_UTF8 = [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"a\xe2\x82", b"aaaaaaaa\x80"]
+
+
+def varint(number: int, longer: int = 0) -> bytes:
+    """Encode; ``longer`` bytes more than needed, as far as there may be."""
+    number &= (1 << 64) - 1
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    for _ in range(min(longer, 10 - len(out))):
+        out[-1] |= 0x80
+        out.append(0)
+    return bytes(out)
+
+
+def tag(field: int, kind: int) -> bytes:
+    return varint(field << 3 | kind)
+
+
+def text(field: int, value: bytes | str, longer: int = 0) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return tag(field, LENGTH) + varint(len(data), longer) + data
+
+
+def number(field: int, value: int, longer: int = 0) -> bytes:
+    return tag(field, VARINT) + varint(value, longer)
+
+
+def unknown(rng: Random, depth: int = 0) -> bytes:
+    """A field that no message has, or a known number with another wire type."""
+    field = rng.choice([1, 2, 3, 10, 13, 19, 100, 5000, (1 << 29) - 1])
+    kind = rng.choice([VARINT, FIXED64, LENGTH, FIXED32, GROUP])
+    if kind == VARINT:
+        return number(max(field, 13), rng.getrandbits(64), rng.choice([0, 0, 0, 1]))
+    if kind == FIXED64:
+        return tag(field, kind) + rng.randbytes(8)
+    if kind == FIXED32:
+        return tag(field, kind) + rng.randbytes(4)
+    if kind == LENGTH:
+        return text(max(field, 13), rng.randbytes(rng.randrange(6)))
+    inner = b"".join(unknown(rng, depth + 1) for _ in range(rng.randrange(3))) if depth < 5 else b""
+    return tag(field, GROUP) + inner + tag(field, END_GROUP)
+
+
+def any_int(rng: Random) -> int:
+    return rng.choice([0, 1, 2, 3, 4, 20, 99, 255, 256, -1, (1 << 31) - 1, 1 << 32, (1 << 32) + 1, rng.getrandbits(64)])
+
+
+def claim(rng: Random) -> bytes:
+    """The fields of a claim; usually one that groups."""
+    sane = rng.random() < 0.7
+    fields = []
+    diagnoses = [rng.choice(CODES) for _ in range(rng.choice([0, 1, 2, 3, 6, 12]))]
+    fields += [text(10, code) for code in diagnoses]
+    fields += [text(12, rng.choice(CODES)) for _ in range(rng.choice([0, 0, 1, 2, 5]))]
+    poa = "".join(rng.choice("YNUW1E ") for _ in diagnoses)
+    if sane:
+        fields += [text(1, rng.choice(TEXTS)), text(2, rng.choice(VERSIONS[:3])), text(11, rng.choice(["", poa]))]
+        fields += [number(5, rng.randrange(4)), number(6, rng.choice([1, 7, 20, 99])), number(7, rng.randrange(4))]
+    else:
+        for maker in _SINGULAR:
+            fields += [maker(rng) for _ in range(rng.choice([0, 1, 1, 2]))]
+        fields += rng.choices([text(11, poa), text(11, poa + "é"), text(11, "é" * len(diagnoses))], k=rng.randrange(3))
+    if rng.random() < 0.4:
+        fields += [unknown(rng) for _ in range(rng.randrange(3))]
+    if rng.random() < 0.5:
+        rng.shuffle(fields)
+    return b"".join(fields)
+
+
+_SINGULAR: list[Callable[[Random], bytes]] = [
+    lambda rng: text(1, rng.choice(TEXTS), rng.choice([0, 0, 1])),
+    lambda rng: text(2, rng.choice(VERSIONS)),
+    lambda rng: number(3, rng.choice(DATES)),
+    lambda rng: number(4, any_int(rng)),
+    lambda rng: number(5, any_int(rng), rng.choice([0, 0, 3])),
+    lambda rng: number(6, any_int(rng)),
+    lambda rng: number(7, any_int(rng)),
+    lambda rng: number(8, any_int(rng)),
+    lambda rng: text(9, rng.choice([*TEXTS, *CODES])),
+]
+
+
+def options(rng: Random) -> bytes:
+    fields = [number(rng.choice([1, 2, 3]), rng.choice([0, 1, 2, 2, 1])) for _ in range(rng.randrange(4))]
+    if rng.random() < 0.1:
+        fields.append(number(rng.choice([1, 2, 3]), any_int(rng)))
+    if rng.random() < 0.2:
+        fields.append(unknown(rng))
+    return b"".join(fields)
+
+
+def drg_request(rng: Random) -> bytes:
+    """A BatchGroupDrgRequest that is protobuf."""
+    fields = [text(1, claim(rng), rng.choice([0, 0, 0, 2])) for _ in range(rng.choice([0, 1, 1, 2, 4]))]
+    fields += [text(2, options(rng)) for _ in range(rng.choice([0, 0, 1, 2]))]
+    fields += [unknown(rng) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
+    rng.shuffle(fields)
+    return b"".join(fields)
+
+
+def code_item(rng: Random) -> bytes:
+    fields = [text(1, rng.choice(CODES)) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
+    fields += [text(2, rng.choice(SYSTEMS)) for _ in range(rng.choice([0, 0, 0, 1]))]
+    fields += [text(3, rng.choice(RELEASES)) for _ in range(rng.choice([0, 0, 0, 1]))]
+    fields += [number(4, rng.choice(DATES)) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
+    if rng.random() < 0.2:
+        fields.append(unknown(rng))
+    if rng.random() < 0.3:
+        rng.shuffle(fields)
+    return b"".join(fields)
+
+
+SYSTEMS = ["", "icd10cm", "icd10pcs", "http://hl7.org/fhir/sid/icd-10-cm", "msdrg", "icd11", "é"]
+RELEASES = ["", "2026", "2026-04", "2027", "43.1", "1999"]
+
+
+def code_request(rng: Random) -> bytes:
+    """A BatchValidateCodesRequest that is protobuf."""
+    fields = [text(4, code_item(rng)) for _ in range(rng.choice([0, 1, 3, 8]))]
+    fields += [text(1, rng.choice(SYSTEMS)) for _ in range(rng.choice([0, 1, 1, 2]))]
+    fields += [text(1, "icd10cm")] * rng.choice([0, 1])
+    fields += [text(2, rng.choice(RELEASES)) for _ in range(rng.choice([0, 0, 1]))]
+    fields += [number(3, rng.choice(DATES)) for _ in range(rng.choice([0, 0, 1]))]
+    if rng.random() < 0.2:
+        fields.append(unknown(rng))
+    if rng.random() < 0.5:
+        rng.shuffle(fields)
+    return b"".join(fields)
+
+
+def damaged(rng: Random, raw: bytes) -> bytes:
+    """The same with something wrong, often no protobuf any more."""
+    data = bytearray(raw)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        at = rng.randrange(len(data) + 1)
+        what = rng.randrange(6)
+        if what == 0:
+            del data[at:]
+        elif what == 1 and data:
+            data[at % len(data)] ^= 1 << rng.randrange(8)
+        elif what == 2:
+            data[at:at] = rng.randbytes(rng.randrange(1, 5))
+        elif what == 3:
+            del data[at : at + rng.randrange(1, 4)]
+        elif what == 4:
+            data[at:at] = rng.choice(NOT_UTF8)
+        else:
+            data += rng.choice(
+                [
+                    b"\x00",
+                    tag(1, END_GROUP),
+                    tag(7, GROUP),
+                    b"\x0e",
+                    b"\x0f\x00",
+                    text(1, text(1, rng.choice(NOT_UTF8))),
+                    b"\xf8\xff\xff\xff\x1f\x01",
+                    tag(1, LENGTH) + varint(1 << 31),
+                    tag(9, VARINT) + b"\xff" * 10 + b"\x01",
+                ]
+            )
+    return bytes(data)
