@@ -313,7 +313,7 @@ class _Walk:
         severities = tuple(self._severities())
         hacs = tuple(self._hacs())
         without = tuple(self._without())
-        summary = tuple(self._summary(final or initial, severities, hacs, without))
+        summary = tuple(self._summary(final or initial, hacs, without))
         return Explanation(self.result, summary, tuple(initial), tuple(final), severities, hacs, without)
 
     # --- lists and rows
@@ -579,7 +579,6 @@ class _Walk:
     def _summary(
         self,
         visits: Sequence[ListVisit],
-        severities: Sequence[SeverityExplanation],
         hacs: Sequence[HacExplanation],
         without: Sequence[WithoutCode],
     ) -> Iterator[str]:
@@ -594,7 +593,11 @@ class _Walk:
         where = f"row {winner.rank} of {_list_name(visits[-1].mdc)} is the first that is true"
         pass_name = "" if shown is final else " before hospital-acquired conditions"
         yield f"{_drg(shown)}, MDC {shown.mdc}{pass_name}: {where}."
-        yield from self._severity_summary(winner, severities)
+        asked = next((atom for atom in winner.atoms if atom.atom in ("MCC", "CC")), None)
+        if asked is not None and len(asked.codes) == 1:
+            yield f"Its {asked.atom} rests on {asked.codes[0]} alone."
+        elif asked is not None and asked.codes:
+            yield f"Its {asked.atom} rests on {_listed(asked.codes)}: any one of them is enough."
         met = list(dict.fromkeys(hac.code for hac in hacs if hac.status == HacCriteria.HAC_CRITERIA_MET))
         if final.return_code != ReturnCode.OK:
             which = f" ({_listed(met)})" if met else ""
@@ -607,16 +610,6 @@ class _Walk:
             yield f"Removals were not tried: the claim has more than {MOST_CODES} codes."
         elif not without:
             yield "No single secondary diagnosis or procedure changes the DRG by its absence."
-
-    def _severity_summary(self, winner: RowExplanation, severities: Sequence[SeverityExplanation]) -> Iterator[str]:
-        """Say on how many codes the severity of the row rests."""
-        asked = next((atom for atom in winner.atoms if atom.atom in ("MCC", "CC")), None)
-        if asked is None:
-            return
-        if len(asked.codes) == 1:
-            yield f"Its {asked.atom} rests on {asked.codes[0]} alone."
-        elif asked.codes:
-            yield f"Its {asked.atom} rests on {_listed(asked.codes)}: any one of them is enough."
 
 
 _GROUPED = ("sex", "discharge_status", "hospital_status", "poa")

@@ -60,6 +60,15 @@ def test_the_walk_ends_in_the_drg(explained: Explained) -> None:
                 assert winner.reroute_mdc == 0
 
 
+def test_every_reference_claim_is_explained_by_the_reference_drg(library: engine.Library, golden: Any) -> None:
+    for claim, answer in zip(golden.claims, golden.answers, strict=True):
+        explanation = library.explain_drg(claim)
+        for visits, grouping in ((explanation.initial, "initial_grouping"), (explanation.final, "final_grouping")):
+            # DRG 999 is no row's: a return code ended the walk.
+            winner = visits[-1].winner if visits else None
+            assert ((winner and winner.drg) or 999) == answer[grouping]["drg"], claim["claim_id"]
+
+
 def test_every_list_is_looked_at_for_a_reason(explained: Explained) -> None:
     for claim, explanation in explained:
         for visits in (explanation.initial, explanation.final):
