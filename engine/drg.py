@@ -398,7 +398,7 @@ class MsdrgGrouper:
         """DRG to its title in this version."""
         self.mdc_titles: Mapping[int, str] = _titles(pack, "mdc")
         """MDC to its title in this version."""
-        self.weights: Mapping[int, DrgWeight] = dict(weights or {})
+        self.weights: Mapping[int, DrgWeight] = {} if weights is None else weights
         """DRG to its weight; empty if there are none for this version."""
         self.groupings: dict[tuple[int, ...], Grouping] = {}
         """Every grouping that was an answer, by its numbers: there are a few thousand, and each is made once."""

@@ -29,7 +29,6 @@ _COLUMNS = {
     "post_acute_transfer": "i1",
     "special_pay": "i1",
 }
-_UNIT = Decimal("0.0001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +97,10 @@ class DrgWeights(Mapping[int, DrgWeight]):
             if len(column) and (column.min() < low or column.max() >= high):
                 raise pack.corrupt(f"{name}.npy", f"it has numbers outside {low} to {high}")
             columns[name] = column.tolist()
-        release = self.manifest.release
-        self._weights: dict[int, DrgWeight] = {}
-        for i, drg in enumerate(drgs.tolist()):
-            weight = columns["relative_weight"][i] * _UNIT
-            before = _decimal(columns["weight_before_cap"][i], 4)
-            geometric = _decimal(columns["geometric_mean_los"][i], 1)
-            arithmetic = _decimal(columns["arithmetic_mean_los"][i], 1)
-            flags = (_flag(columns["post_acute_transfer"][i]), _flag(columns["special_pay"][i]))
-            self._weights[drg] = DrgWeight(release, drg, weight, before, geometric, arithmetic, *flags)
+        self._at = {drg: i for i, drg in enumerate(drgs.tolist())}
+        self._columns = columns
+        # Made when asked for: a claim needs two of eight hundred.
+        self._made: dict[int, DrgWeight] = {}
 
     @property
     def release(self) -> str:
@@ -114,25 +108,45 @@ class DrgWeights(Mapping[int, DrgWeight]):
         return self.manifest.release
 
     def __getitem__(self, drg: int) -> DrgWeight:
-        return self._weights[drg]
+        made = self._made.get(drg)
+        if made is None:
+            # Two threads may both make it; the first one stays.
+            made = self._made.setdefault(drg, self._weight(drg, self._at[drg]))
+        return made
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._weights)
+        return iter(self._at)
 
     def __len__(self) -> int:
-        return len(self._weights)
+        return len(self._at)
+
+    def _weight(self, drg: int, at: int) -> DrgWeight:
+        columns = self._columns
+        return DrgWeight(
+            self.release,
+            drg,
+            _exact(columns["relative_weight"][at], 4),
+            _decimal(columns["weight_before_cap"][at], 4),
+            _decimal(columns["geometric_mean_los"][at], 1),
+            _decimal(columns["arithmetic_mean_los"][at], 1),
+            _flag(columns["post_acute_transfer"][at]),
+            _flag(columns["special_pay"][at]),
+        )
 
     def __repr__(self) -> str:
         return f"<MS-DRG weights of FY{self.release}: {len(self)} DRGs>"
 
 
 def _decimal(number: int, places: int) -> Decimal | None:
+    return None if number == ABSENT else _exact(number, places)
+
+
+def _exact(number: int, places: int) -> Decimal:
     """Return ten-thousandths as a decimal with at least ``places`` decimals, more only where they are not zero."""
-    if number == ABSENT:
-        return None
-    exact = number * _UNIT
-    shorter = exact.quantize(Decimal(1).scaleb(-places))
-    return shorter if shorter == exact else exact
+    # From text, which is exact; arithmetic would round as the caller's decimal context says.
+    whole, part = divmod(number, 10_000)
+    decimals = f"{part:04d}"
+    return Decimal(f"{whole}.{decimals[:places]}{decimals[places:].rstrip('0')}")
 
 
 def _flag(number: int) -> bool | None:

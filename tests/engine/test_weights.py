@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,13 @@ def test_what_the_table_does_not_say_is_left_out(tmp_path: Path) -> None:
         "post_acute_transfer": True,
         "special_pay": False,
     }
+
+
+def test_numbers_do_not_depend_on_the_callers_arithmetic(tmp_path: Path) -> None:
+    with localcontext() as context:
+        context.prec = 2
+        found = DrgWeights(pack.open_pack(write(tmp_path)))[1]
+    assert (str(found.relative_weight), str(found.geometric_mean_los)) == ("28.0239", "25.8125")
 
 
 def test_compiling_refuses_what_cannot_be(tmp_path: Path) -> None:
