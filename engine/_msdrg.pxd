@@ -287,7 +287,6 @@ cdef struct Diagnosis:          # working data
     uint16_t marked_for         # last matched atom this diagnosis accounted for, + 1; 0: none
     uint8_t n_hacs
     uint8_t hac_status[4]
-    uint8_t hac_zero            # bit i: number of entry i was set to zero
     uint8_t hac_out             # bit i: entry i is in the output
 
 cdef enum:

@@ -744,19 +744,15 @@ cdef uint8_t process_hacs(const Tables* t, Scratch* s, bint* remembered, uint8_t
             elif dx.hac_status[e] == HAC_NOT_MET:
                 if dx.poa > POA_W:
                     continue
-                dx.hac_zero |= 1 << e
                 dx.hac_out |= 1 << e
                 any_kept = True
                 break
-            elif dx.hac_status[e] == HAC_EXEMPT:
-                dx.hac_zero |= 1 << e
-            elif dx.hac_status[e] != HAC_EXCLUSION:
+            elif dx.hac_status[e] != HAC_EXEMPT and dx.hac_status[e] != HAC_EXCLUSION:
                 continue
             dx.hac_out |= 1 << e
             any_kept = True
         if not any_kept:
             for e in range(dx.n_hacs if t.version >= 410 else 1):
-                dx.hac_zero |= 1 << e
                 dx.hac_out |= 1 << e
     while numbers:
         categories[0] += 1
