@@ -21,6 +21,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -189,13 +190,15 @@ def files_below(path: Path, below: str = "") -> dict[str, bytes]:
                 for file in sorted(path.rglob("*"))
                 if file.is_file() and file.relative_to(path).as_posix().startswith(below)
             }
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.startswith(below) and not n.endswith("/")]
-            return {name.removeprefix(below): archive.read(name) for name in sorted(names)}
-    except zipfile.BadZipFile:
-        raise SourceFormatError(f"{path}: expected the folder or the zip of a CMS package.") from None
+        data = path.read_bytes()
     except OSError as error:
         raise SourceUnavailableError(f"{path} cannot be read ({error.strerror}).") from None
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [n for n in archive.namelist() if n.startswith(below) and not n.endswith("/")]
+            return {name.removeprefix(below): archive.read(name) for name in sorted(names)}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        raise SourceFormatError(f"{path}: expected the folder or the zip of a CMS package ({error}).") from None
 
 
 def import_package(path: Path, model: str = "", payment_year: int = 0) -> HccTables:

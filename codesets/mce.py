@@ -14,6 +14,7 @@ import hashlib
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -166,7 +167,9 @@ def _member(path: Path) -> tuple[str, bytes]:
             if found[0].file_size > _MOST_BYTES:
                 raise SourceFormatError(f"{path}: mce.bin of {found[0].file_size:,} bytes; expected about six million.")
             return f"{path.name}!/{found[0].filename}", archive.read(found[0])
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError
+    ) as error:  # fmt: skip
         if isinstance(error, SourceFormatError):
             raise
         raise SourceFormatError(f"{path}: the archive cannot be read ({error}).") from None

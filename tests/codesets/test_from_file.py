@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import zipfile
 from pathlib import Path
 
 import made_up
@@ -149,3 +151,25 @@ def test_a_version_that_the_file_does_not_hold(grouper_file: Path, tmp_path: Pat
         build_from_file("msdrg", Given(grouper_file, "44.0"), tmp_path)
     with pytest.raises(UnknownReleaseError, match=r"39\.1 is older than 40\.0"):
         build_from_file("msdrg", Given(grouper_file, "39.1"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("system", "entry"),
+    [
+        ("msdrg", "runtime_buffers/msdrg_combined.bin"),
+        ("mce", "runtime_buffers/mce.bin"),
+        ("cmshcc", "ICD10_CC_mappings_CMS_HCC_2026_v28.csv"),
+    ],
+)
+def test_archives_damaged_anywhere_are_refused(tmp_path: Path, system: str, entry: str) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(entry, bytes(range(256)))
+    good = content.getvalue()
+    path = tmp_path / "release.jar"
+    # Neither the archive's content nor what is left of it is a release: nothing else may come out.
+    for at in range(len(good)):
+        for data in (good[:at], good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :]):
+            path.write_bytes(data)
+            with pytest.raises(SourceFormatError, match="release"):
+                build_from_file(system, Given(path), tmp_path / "store")
