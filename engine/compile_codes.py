@@ -17,7 +17,8 @@ Arrays (all little-endian; ``h`` codes in the history, ``n`` nodes in the tree)
 ``rep_key`` u8[r]         official conversions, sorted: old code, …
 ``rep_date`` i4[r]        … day from which the new one is reported (CCYYMMDD), …
 ``rep_new`` u8[r]         … new code
-``code_format`` u1[1]     number of characters before the dot of a printed code; 0: printed without a dot
+``code_format`` u1[1]     number of characters before the dot of a printed code; 0: printed without a dot;
+                          plus 8: one more in codes that begin with E, as in ICD-9-CM
 ``code_node`` i4[h]       node of a code of the history, -1 if this release's tree does not have it
 ``slots`` Slot[]          hash of all keys; see below
 ``node_key`` u8[n]        key of a node; nodes are in pre-order and a node's id is its index
@@ -245,14 +246,17 @@ class _Compiler:
 
     def code_format(self) -> Array:
         """Find where the printed codes have their dot, and check that all follow from their keys."""
-        before_dot = {
-            code.index(".")
-            for code, grouping in zip(self.node_codes, self.grouping, strict=True)
-            if not grouping and "." in code
-        } or {0}
-        if len(before_dot) > 1:
-            raise self.wrong(f"codes have their dot after {sorted(before_dot)} characters; expected one place")
-        dot = before_dot.pop()
+        before_dot: dict[bool, set[int]] = {True: set(), False: set()}
+        for code, grouping in zip(self.node_codes, self.grouping, strict=True):
+            if not grouping and "." in code:
+                before_dot[code.startswith("E")].add(code.index("."))
+        places = before_dot[False] or before_dot[True] or {0}
+        dot = min(places)
+        if before_dot[True] == {dot + 1}:
+            dot += _core.LATER_AFTER_E
+        elif len(places | before_dot[True]) > 1:
+            places |= before_dot[True]
+            raise self.wrong(f"codes have their dot after {sorted(places)} characters; expected one place")
         for i, code in enumerate(self.node_codes):
             if code != _core.printed(int(self.node_key[i]), 0 if self.grouping[i] else dot):
                 raise self.wrong(

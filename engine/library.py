@@ -57,6 +57,9 @@ SYSTEM_URIS: Mapping[str, str] = {
     "http://www.cms.gov/Medicare/Coding/ICD10": "icd10pcs",
     "http://hl7.org/fhir/sid/icd-10-pcs": "icd10pcs",
     "urn:oid:2.16.840.1.113883.6.4": "icd10pcs",
+    "http://hl7.org/fhir/sid/icd-9-cm": "icd9cm",
+    "urn:oid:2.16.840.1.113883.6.103": "icd9cm",
+    "urn:oid:2.16.840.1.113883.6.104": "icd9proc",
 }
 """Canonical URIs of code systems (FHIR terminology) to the system ids used here."""
 
@@ -612,7 +615,7 @@ class Library:
         if release is not None:
             chosen = releases.by_name.get(release) if isinstance(release, str) else None
             if chosen is not None:
-                return chosen, day or chosen.first
+                return chosen, day or chosen.info.manifest.default_date
             failed = self._failed.get(f"{releases.system}/{release}")
             if failed:
                 raise failed[1]
@@ -629,7 +632,7 @@ class Library:
             return chosen, day
         today = _core.as_date(datetime.date.today())
         chosen = releases.covering(today)
-        return (chosen, today) if chosen else (releases.all[-1], releases.all[-1].first)
+        return (chosen, today) if chosen else (releases.all[-1], releases.all[-1].info.manifest.default_date)
 
     def _no_release(self, system: str, release: object, names: list[str]) -> str:
         return f"{system} has no release {release!r} here; there is {_listed(names)}. {self._hint(system)}"

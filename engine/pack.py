@@ -100,6 +100,13 @@ class Manifest:
         return f"{self.system}/{self.release}"
 
     @property
+    def default_date(self) -> int:
+        """The day meant by a question without one: the first that the release answers for, unless its facts name
+        another (``default_date``)."""
+        day = self.facts.get("default_date")
+        return day if isinstance(day, int) and self.effective_from <= day <= self.effective_to else self.effective_from
+
+    @property
     def size(self) -> int:
         """Bytes of all files, the manifest aside."""
         return sum(entry.size for entry in self.files.values())

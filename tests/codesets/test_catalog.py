@@ -15,7 +15,9 @@ def _day(value: int) -> date:
     return date(value // 10000, value // 100 % 100, value % 100)
 
 
-@pytest.mark.parametrize("system", [system for system in catalog.SYSTEMS if system not in ("cmshcc", "mce")])
+@pytest.mark.parametrize(
+    "system", [system for system in catalog.SYSTEMS if system not in ("cmshcc", "icd9cm", "icd9proc", "mce")]
+)
 def test_releases_follow_each_other_without_gap(system: str) -> None:
     releases = [target for target in catalog.targets(all=True) if target.system == system]
     for before, after in pairwise(releases):
@@ -32,16 +34,20 @@ def test_release_names_and_dates() -> None:
     assert by_id["msdrg/43.1"] == (20260401, 20260930)
     assert by_id["msdrg/44.0"] == (20261001, 20270331)
     assert by_id["msdrg-weights/2026"] == (20251001, 20260930)
+    assert by_id["icd9cm/2015"] == by_id["icd9proc/2015"] == (19851001, 20150930)
     assert by_id["mce/43.1"] == (19851001, 20260930)
     assert by_id["mce/44.0"] == (19851001, 20270331)
     assert by_id["cmshcc/esrd-v24-2027"] == (20270101, 20271231)
-    assert len(by_id) == 23 + 23 + 9 + 1 + 2 + 22
+    assert len(by_id) == 23 + 23 + 2 + 9 + 1 + 2 + 22
 
 
 def test_default_set_begins_with_fiscal_year_2023() -> None:
     default = catalog.targets()
-    assert len(default) == 9 + 9 + 9 + 1 + 2 + 7
-    assert min(target.effective_from for target in default if target.system != "mce") == 20221001
+    assert len(default) == 9 + 9 + 2 + 9 + 1 + 2 + 7
+    assert (
+        min(target.effective_from for target in default if target.system not in ("mce", "icd9cm", "icd9proc"))
+        == 20221001
+    )
 
 
 def test_specs() -> None:
@@ -55,7 +61,7 @@ def test_specs() -> None:
 
 
 def test_unknown_specs_list_what_there_is() -> None:
-    with pytest.raises(UnknownSystemError, match=r"'icd9'.*icd10cm, icd10pcs, msdrg"):
+    with pytest.raises(UnknownSystemError, match=r"'icd9'.*icd10cm, icd10pcs, icd9cm"):
         catalog.parse(["icd9"])
     with pytest.raises(UnknownReleaseError, match=r"'2027-04'.*2016, 2016-04.*2027\."):
         catalog.parse(["icd10cm/2027-04"])

@@ -84,12 +84,12 @@ def test_unknown_things_are_named_with_what_there_is(store: Path) -> None:
 
 
 def test_systems_go_by_their_uris(tmp_path: Path) -> None:
-    for system in ("icd10cm", "icd10pcs"):
+    for system in ("icd10cm", "icd10pcs", "icd9cm", "icd9proc"):
         made_up = tables()
         made_up.system = system
         write(tmp_path, made_up)
     opened = engine.open(tmp_path)
-    assert len(library.SYSTEM_URIS) == 5
+    assert len(library.SYSTEM_URIS) == 8
     for uri, system in library.SYSTEM_URIS.items():
         assert opened.code_system(uri).system == system
         assert [info.system for info in opened.releases(uri)] == [system]
