@@ -26,6 +26,7 @@ __all__ = [
     "PackExistsError",
     "PackIncompatibleError",
     "PackNotFoundError",
+    "PermissionDeniedError",
     "PoaLengthError",
     "RpcFailedError",
     "ServiceUnavailableError",
@@ -33,6 +34,7 @@ __all__ = [
     "SourceFormatError",
     "SourceUnavailableError",
     "TooManyRequestsError",
+    "UnauthenticatedError",
     "UnknownCodeError",
     "UnknownModelError",
     "UnknownReleaseError",
@@ -46,10 +48,12 @@ class CodesetError(Exception):
     """Base of all errors of this package. ``code`` is stable, the text is not.
 
     ``field`` names the field of the claim or request that is at fault, as in the API ("poa"); empty when no
-    single field is, or when the code says it already.
+    single field is, or when the code says it already. ``request_id``: of the call that failed, where one did; the
+    server's log has it too.
     """
 
     code = "CODESET_ERROR"
+    request_id = ""
 
     def __init__(self, *args: object, field: str = "") -> None:
         super().__init__(*args)
@@ -190,6 +194,18 @@ class TooManyRequestsError(CodesetError, RuntimeError):
     """The server is answering as many requests as it accepts at once."""
 
     code = "TOO_MANY_REQUESTS"
+
+
+class UnauthenticatedError(CodesetError, PermissionError):
+    """The server wants a bearer token, and the call has none or one that it does not know."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(CodesetError, PermissionError):
+    """The call's token is known and does not allow this method."""
+
+    code = "PERMISSION_DENIED"
 
 
 class ServiceUnavailableError(CodesetError, ConnectionError):

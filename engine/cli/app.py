@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .serving import ServeCommand
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -449,75 +451,11 @@ def explain_drg(
     )
 
 
-@app.command()
-def serve(
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port; 0 for a free one.")] = 50051,
-    port_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--port-file",
-            metavar="FILE",
-            help="File to write the port to once the server answers.",
-            show_default=False,
-        ),
-    ] = None,
-    store: Store = None,
-    release: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--release",
-            metavar="SYSTEM[/RELEASE]",
-            help="Serve this only; may be repeated. Default: everything in the store.",
-            show_default=False,
-        ),
-    ] = None,
-    lazy: Annotated[
-        bool, typer.Option("--lazy", help="Verify and map a pack when first needed, not all at the start.")
-    ] = False,
-    allow_remote: Annotated[
-        bool,
-        typer.Option(
-            "--allow-remote",
-            help="Allow an address that other machines can reach. There is no encryption and no authentication.",
-        ),
-    ] = False,
-    max_items: Annotated[int, typer.Option("--max-items", help="Items in one batch request.")] = 10_000,
-    max_message_bytes: Annotated[int, typer.Option("--max-message-bytes", help="Bytes of one request.")] = 16
-    * 1024
-    * 1024,
-    max_concurrent: Annotated[int, typer.Option("--max-concurrent", help="Requests at once.")] = 256,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", help="Threads for long requests. Default: one a core, two at least.", show_default=False
-        ),
-    ] = None,
-    grace: Annotated[
-        float, typer.Option("--grace", help="Seconds for requests in flight to finish after SIGTERM.")
-    ] = 30.0,
-    no_reflection: Annotated[
-        bool, typer.Option("--no-reflection", help="Do not let callers read the API's descriptors.")
-    ] = False,
-) -> None:
+@app.command(cls=ServeCommand)
+def serve() -> None:
     """Serve the packs over gRPC until SIGTERM or SIGINT.
 
-    Prints "listening HOST:PORT" as soon as it answers, and logs JSON to standard error.
+    Prints "listening HOST:PORT" as soon as it answers, and logs JSON to standard error. A setting is that of its flag,
+    else of the environment (--max-items: CODESET_ENGINE_MAX_ITEMS), else of the file that --config names. SIGHUP: take
+    up what is new in the store.
     """
-    from . import serving
-
-    serving.serve(
-        host=host,
-        port=port,
-        port_file=port_file,
-        store=store,
-        releases=tuple(release) if release else None,
-        verify=not lazy,
-        allow_remote=allow_remote,
-        max_items=max_items,
-        max_message_bytes=max_message_bytes,
-        max_concurrent=max_concurrent,
-        threads=threads,
-        grace=grace,
-        reflection=not no_reflection,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -18,16 +19,23 @@ __all__ = ["error_of", "raise_for_error"]
 _CLASSES = {cls.code: cls for cls in errors.all_errors()}
 
 
-def error_of(failed: Any, target: str, method: str) -> errors.CodesetError:
+def error_of(failed: Any, target: str, method: str, sent: Iterable[tuple[str, str]] = ()) -> errors.CodesetError:
     """Return the error that a failed call stands for: the server's own if it named one, else one by the
-    gRPC status.
+    gRPC status. Its ``request_id`` is the one that the server answered with, else the one in ``sent``, the metadata
+    of the call.
 
     ``failed`` is a ``grpc.RpcError`` with the methods of a finished call, sync or async.
     """
-    code: grpc.StatusCode = failed.code()
-    details: str = failed.details() or ""
     # By pairs: grpc.aio's Metadata has keys() as well, and in grpcio 1.76 dict() fails over them.
     metadata = dict(iter(failed.trailing_metadata() or ()))
+    error = _error_of(failed, target, method, metadata)
+    error.request_id = str(metadata.get(REQUEST_ID) or dict(sent).get(REQUEST_ID, ""))
+    return error
+
+
+def _error_of(failed: Any, target: str, method: str, metadata: Mapping[str, Any]) -> errors.CodesetError:
+    code: grpc.StatusCode = failed.code()
+    details: str = failed.details() or ""
     info = _info(metadata.get(STATUS_DETAILS))
     if info is not None:
         cls = _CLASSES.get(info.reason)

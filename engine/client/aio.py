@@ -14,7 +14,18 @@ import grpc.aio
 from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
 from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
 from ..rpc import SERVICES, methods
-from ._channel import BATCH_TIMEOUT, CHUNK_BYTES, CHUNK_ITEMS, DEFAULT_TARGET, IN_FLIGHT, TIMEOUT, options
+from ._channel import (
+    BATCH_TIMEOUT,
+    CHUNK_BYTES,
+    CHUNK_ITEMS,
+    DEFAULT_TARGET,
+    IN_FLIGHT,
+    TIMEOUT,
+    Pem,
+    call_metadata,
+    channel_credentials,
+    options,
+)
 from ._errors import error_of
 from ._messages import (
     Chunk,
@@ -30,13 +41,18 @@ from ._messages import (
 )
 from ._requests import (
     DRG,
+    DRG_DICTS,
     VALIDATION,
     Batch,
     Subsumption,
     expand_request,
     halves,
     lookup_request,
+    is_batch,
     merged,
+    refused,
+    results,
+    serialized,
     subsumes_request,
     subsumption,
     validate_request,
@@ -62,7 +78,12 @@ class AsyncClient:
         *,
         timeout: float = TIMEOUT,
         batch_timeout: float = BATCH_TIMEOUT,
+        tls: bool = False,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         attempts: int = 4,
         chunk_items: int = CHUNK_ITEMS,
@@ -73,8 +94,9 @@ class AsyncClient:
         self.target = target
         self.timeout = timeout
         self.batch_timeout = batch_timeout
+        credentials = channel_credentials(credentials, tls, root_certificates, client_certificate, client_key)
         self._credentials = credentials
-        self._metadata = tuple(metadata)
+        self._metadata = call_metadata(metadata, token, target, credentials is not None)
         self._chunk_items = max(1, chunk_items)
         self._chunk_bytes = max(1, chunk_bytes)
         self._in_flight = max(1, in_flight)
@@ -227,12 +249,25 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> AsyncIterator[grouping_pb2.DrgResult]:
         """As ``Client.iter_drg``; also takes an asynchronous iterable."""
+        return self._batches(DRG, self._drg_chunks(claims, options), timeout)
+
+    def iter_drg_dicts(
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As ``Client.iter_drg_dicts``; also takes an asynchronous iterable."""
+        return self._batches(DRG_DICTS, self._drg_chunks(claims, options), timeout)
+
+    def _drg_chunks(
+        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], options: OptionsLike | None
+    ) -> AsyncIterator[Chunk]:
         wanted = options_message(options)
         if isinstance(claims, AsyncIterable):
-            chunks = _drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted)
-        else:
-            chunks = _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
-        return self._batches(DRG, chunks, timeout)
+            return _drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted)
+        return _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
 
     async def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """As ``Client.releases``."""
@@ -289,17 +324,18 @@ class AsyncClient:
                 for method in methods(service):
                     self._methods[method.name] = channel.unary_unary(
                         method.path,
-                        request_serializer=method.request.SerializeToString,
-                        response_deserializer=method.response.FromString,
+                        request_serializer=serialized,
+                        response_deserializer=None if is_batch(method.name) else method.response.FromString,
                     )
         return self._channel
 
     async def _call(self, name: str, request: Any, timeout: float | None) -> Any:
         self._open()
+        metadata = self._metadata()
         try:
-            return await self._methods[name](request, timeout=timeout or self.timeout, metadata=self._metadata)
+            return await self._methods[name](request, timeout=timeout or self.timeout, metadata=metadata)
         except grpc.aio.AioRpcError as failed:
-            raise error_of(failed, self.target, name) from None
+            raise error_of(failed, self.target, name, metadata) from None
 
     async def _expand(
         self,
@@ -342,8 +378,8 @@ class AsyncClient:
     async def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Sequence[Any]:
         self._open()
         try:
-            response = await self._methods[batch.method](chunk.request, timeout=timeout, metadata=self._metadata)
-            return merged(chunk, batch.results(response))
+            response = await self._methods[batch.method](chunk.request, timeout=timeout, metadata=self._metadata())
+            return merged(batch, chunk, results(batch, response))
         except grpc.aio.AioRpcError as failed:
             error = error_of(failed, self.target, batch.method)
         if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
@@ -351,8 +387,8 @@ class AsyncClient:
         # The server takes less at once than we sent.
         parts = halves(batch, chunk, error)
         if parts is None:
-            return merged(chunk, [batch.failed(chunk.request, error)])
-        return merged(chunk, [result for part in parts for result in await self._send(batch, part, timeout)])
+            return merged(batch, chunk, refused(batch, chunk, error))
+        return merged(batch, chunk, [result for part in parts for result in await self._send(batch, part, timeout)])
 
 
 async def _each(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:

@@ -12,7 +12,18 @@ import grpc
 from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
 from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
 from ..rpc import SERVICES, Method, methods
-from ._channel import BATCH_TIMEOUT, CHUNK_BYTES, CHUNK_ITEMS, DEFAULT_TARGET, IN_FLIGHT, TIMEOUT, options
+from ._channel import (
+    BATCH_TIMEOUT,
+    CHUNK_BYTES,
+    CHUNK_ITEMS,
+    DEFAULT_TARGET,
+    IN_FLIGHT,
+    TIMEOUT,
+    Pem,
+    call_metadata,
+    channel_credentials,
+    options,
+)
 from ._errors import error_of
 from ._messages import (
     Chunk,
@@ -28,13 +39,18 @@ from ._messages import (
 )
 from ._requests import (
     DRG,
+    DRG_DICTS,
     VALIDATION,
     Batch,
     Subsumption,
     expand_request,
     halves,
     lookup_request,
+    is_batch,
     merged,
+    refused,
+    results,
+    serialized,
     subsumes_request,
     subsumption,
     validate_request,
@@ -52,8 +68,11 @@ class Client:
             print(client.validate("icd10cm", "A00.0", date=20261001).message)
 
     ``target``: ``host:port``. ``timeout``: seconds a call may take, retries included; ``batch_timeout``:
-    seconds each request of a batch may take. ``credentials``: for TLS, None for none. ``metadata``: sent
-    with every call. ``attempts``: times a call is tried while the server is UNAVAILABLE, 1 to 5; nothing
+    seconds each request of a batch may take. ``tls``: encrypt, and trust the authorities of the system;
+    ``root_certificates``: trust these instead; ``client_certificate`` and ``client_key``: for mutual TLS; all of them
+    PEM, a file's name or bytes. ``credentials``: gRPC's own, in their place. ``token``: bearer token, refused without
+    TLS unless the target is this machine. ``metadata``: sent with every call, beside an ``x-request-id`` that is made
+    for each unless it has one. ``attempts``: times a call is tried while the server is UNAVAILABLE, 1 to 5; nothing
     else is retried. ``chunk_items`` and ``chunk_bytes``: largest request of a batch. ``in_flight``:
     requests of a batch under way at once. ``channel_options``: further gRPC channel options.
 
@@ -67,7 +86,12 @@ class Client:
         *,
         timeout: float = TIMEOUT,
         batch_timeout: float = BATCH_TIMEOUT,
+        tls: bool = False,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         attempts: int = 4,
         chunk_items: int = CHUNK_ITEMS,
@@ -78,7 +102,8 @@ class Client:
         self.target = target
         self.timeout = timeout
         self.batch_timeout = batch_timeout
-        self._metadata = tuple(metadata)
+        credentials = channel_credentials(credentials, tls, root_certificates, client_certificate, client_key)
+        self._metadata = call_metadata(metadata, token, target, credentials is not None)
         self._chunk_items = max(1, chunk_items)
         self._chunk_bytes = max(1, chunk_bytes)
         self._in_flight = max(1, in_flight)
@@ -263,6 +288,15 @@ class Client:
         wanted = options_message(options)
         return self._batches(DRG, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
 
+    def iter_drg_dicts(
+        self, claims: Iterable[ClaimLike], *, options: OptionsLike | None = None, timeout: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """As ``iter_drg``, with results as dicts in the shape of their proto3 JSON: what ``to_dict`` makes of them, but
+        a hundred times as fast where the package is compiled.
+        """
+        wanted = options_message(options)
+        return self._batches(DRG_DICTS, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+
     def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """Return the releases the server has, of one system or of all."""
         request = catalog_pb2.ListReleasesRequest(system=system or "")
@@ -307,15 +341,16 @@ class Client:
     def _multicallable(self, method: Method) -> Any:
         return self._channel.unary_unary(
             method.path,
-            request_serializer=method.request.SerializeToString,
-            response_deserializer=method.response.FromString,
+            request_serializer=serialized,
+            response_deserializer=None if is_batch(method.name) else method.response.FromString,
         )
 
     def _call(self, name: str, request: Any, timeout: float | None) -> Any:
+        metadata = self._metadata()
         try:
-            return self._methods[name](request, timeout=timeout or self.timeout, metadata=self._metadata)
+            return self._methods[name](request, timeout=timeout or self.timeout, metadata=metadata)
         except grpc.RpcError as failed:
-            raise error_of(failed, self.target, name) from None
+            raise error_of(failed, self.target, name, metadata) from None
 
     def _expand(
         self,
@@ -352,7 +387,7 @@ class Client:
 
     def _finished(self, batch: Batch, chunk: Chunk, future: Any, timeout: float) -> Sequence[Any]:
         try:
-            return merged(chunk, batch.results(future.result()))
+            return merged(batch, chunk, results(batch, future.result()))
         except grpc.RpcError as failed:
             error = error_of(failed, self.target, batch.method)
         if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
@@ -360,11 +395,11 @@ class Client:
         # The server takes less at once than we sent.
         parts = halves(batch, chunk, error)
         if parts is None:
-            return merged(chunk, [batch.failed(chunk.request, error)])
-        results: list[Any] = []
+            return merged(batch, chunk, refused(batch, chunk, error))
+        answered: list[Any] = []
         for part in parts:
-            results += self._finished(batch, part, self._send(batch, part, timeout), timeout)
-        return merged(chunk, results)
+            answered += self._finished(batch, part, self._send(batch, part, timeout), timeout)
+        return merged(batch, chunk, answered)
 
     def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Any:
-        return self._methods[batch.method].future(chunk.request, timeout=timeout, metadata=self._metadata)
+        return self._methods[batch.method].future(chunk.request, timeout=timeout, metadata=self._metadata())

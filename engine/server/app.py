@@ -22,15 +22,19 @@ from grpc_reflection.v1alpha import reflection
 from ..errors import AddressUnavailableError
 from ..library import Library
 from ..rpc import CATALOG, GROUPING, SERVICES, TERMINOLOGY, methods
+from .auth import Guard
 from .calls import Calls
 from .config import ServerConfig
 from .logs import LOGGER, configure
 from .reload import REFUSED, RELEASES, Reloader, ReloadOutcome
 from .services import Services
+from .tls import Certificates
 
 __all__ = ["Server", "open_library", "serve"]
 
 _logger = logging.getLogger(LOGGER)
+
+_NEVER = 2**31 - 1
 
 _SLOW = frozenset({"Expand", "ExplainDrg", "ListReleases"})
 """Methods whose answer to a short request may be long, or long in coming."""
@@ -52,10 +56,12 @@ class Server:
     """A server on the running event loop.
 
     ``async with Server(config, library) as server`` listens from entry to exit; ``server.port`` is the
-    port. The library is not closed at the end: it belongs to the caller.
+    port. The library is not closed at the end: it belongs to the caller. ``share_port``: let other servers, of other
+    processes, listen at the same address.
     """
 
-    def __init__(self, config: ServerConfig, library: Library) -> None:
+    def __init__(self, config: ServerConfig, library: Library, *, share_port: bool = False) -> None:
+        self._share_port = share_port
         self.config = config
         self.services = Services(library, config)
         self.port = 0
@@ -73,17 +79,9 @@ class Server:
     async def start(self) -> None:
         """Listen and answer. Raises AddressUnavailableError if the address cannot be had."""
         config = self.config
-        server = grpc.aio.server(
-            options=(
-                # Twice our own limit: a request a little too long gets an answer with a reason, one far
-                # too long is cut off by gRPC before it is in memory.
-                ("grpc.max_receive_message_length", 2 * config.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                # Off: with it a second server on the same port starts without a word and takes half the
-                # calls.
-                ("grpc.so_reuseport", 0),
-            )
-        )
+        credentials = None if config.tls_certificate is None else Certificates(config).credentials()
+        guards = [] if config.tokens is None else [Guard(config.tokens, self._calls.refuse)]
+        server = grpc.aio.server(interceptors=guards, options=_channel_options(config, self._share_port))
         answers, from_bytes = self.services.answers(), self.services.from_bytes()
         for service in SERVICES:
             handlers: dict[str, Any] = {
@@ -99,7 +97,11 @@ class Server:
         if config.reflection:
             reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
-            self.port = server.add_insecure_port(config.address)
+            self.port = (
+                server.add_insecure_port(config.address)
+                if credentials is None
+                else server.add_secure_port(config.address, credentials)
+            )
         except RuntimeError as error:
             raise AddressUnavailableError(
                 f"cannot listen on {config.address}: {error}. Is another server running there? Name "
@@ -181,6 +183,35 @@ class Server:
             )
 
 
+def _channel_options(config: ServerConfig, share_port: bool) -> list[tuple[str, int]]:
+    return [
+        # Twice our own limit: a request a little too long gets an answer with a reason, one far
+        # too long is cut off by gRPC before it is in memory.
+        ("grpc.max_receive_message_length", 2 * config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Off, unless we are one of several: with it a second server on the same port starts without a word and takes
+        # half the calls.
+        ("grpc.so_reuseport", int(share_port)),
+        # A caller that does not read its answers keeps its streams open, and cannot open more.
+        ("grpc.max_concurrent_streams", config.max_streams),
+        # Whoever connects has to say something: TLS, then HTTP/2.
+        ("grpc.server_handshake_timeout_ms", _milliseconds(config.keepalive_timeout)),
+        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(config.keepalive_timeout)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(config.keepalive_min_interval * 1000)),
+        ("grpc.max_connection_idle_ms", _milliseconds(config.max_connection_idle)),
+        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.grace)),
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return what gRPC reads as ``seconds``, and as never for 0."""
+    return min(max(1, round(seconds * 1000)), _NEVER) if seconds else _NEVER
+
+
 def open_library(config: ServerConfig) -> Library:
     """Open the library that ``config`` names."""
     # Here, so that reading a configuration does not load the core.
@@ -198,8 +229,8 @@ def serve(config: ServerConfig | None = None, library: Library | None = None) ->
     ``library``: None opens the one that ``config`` names. Raises what ``open`` raises, and
     AddressUnavailableError.
     """
-    configure()
     config = config or ServerConfig()
+    configure(level=config.log_level)
     asyncio.run(_serve(config, library or open_library(config)))
 
 

@@ -24,6 +24,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ..errors import (
     CodesetError,
+    DeadlineExceededError,
     InternalError,
     MalformedMessageError,
     MessageTooLargeError,
@@ -34,7 +35,7 @@ from ..errors import (
 )
 from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS, Method, status_of
 from .config import ServerConfig
-from .logs import LOGGER, where
+from .logs import CALLER, LOGGER, where
 
 __all__ = ["Answer", "Calls", "Facts", "public_error"]
 
@@ -73,6 +74,9 @@ FromBytes = Callable[[bytes, Facts], bytes | None]
 DecodeError if the bytes are no such request, and CodesetError.
 """
 
+Observe = Callable[[str, str, tuple[str, str], Facts, float, int, int], None]
+"""Told of every finished call: service, method, (status, reason), facts, seconds, bytes received, bytes sent."""
+
 Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
@@ -83,6 +87,7 @@ class Calls:
         self._config = config
         self._executor = executor
         self.active = 0
+        self.observe: Observe | None = None
 
     def handler(
         self, method: Method, answer: Answer, from_bytes: FromBytes | None = None, *, slow: bool = False
@@ -92,6 +97,7 @@ class Calls:
         """
         limit = self._config.max_message_bytes
         concurrent = self._config.max_concurrent
+        seconds = self._config.request_timeout or None
 
         def run(raw: bytes, facts: Facts) -> bytes:
             request = method.request()
@@ -113,6 +119,7 @@ class Calls:
             facts = Facts()
             request_id = _request_id(context)
             outcome: tuple[str, str] = ("CANCELLED", "")
+            sent = 0
             self.active += 1
             try:
                 if self.active > concurrent:
@@ -126,10 +133,22 @@ class Calls:
                         "Send fewer items in one request."
                     )
                 if slow or len(raw) > _INLINE_BYTES:
-                    response = await asyncio.get_running_loop().run_in_executor(self._executor, run, raw, facts)
+                    # The caller's own deadline is kept by gRPC, which cancels us; what still waits for a thread then
+                    # is never begun.
+                    try:
+                        async with asyncio.timeout(seconds):
+                            response = await asyncio.get_running_loop().run_in_executor(self._executor, run, raw, facts)
+                    except TimeoutError as error:
+                        if isinstance(error, CodesetError):
+                            raise
+                        raise DeadlineExceededError(
+                            f"{method.name}: not done in {seconds:g} seconds, which is this server's limit for a call. "
+                            "Send fewer items in one request, or try again when there is less load."
+                        ) from None
                 else:
                     response = run(raw, facts)
                 outcome = ("OK", "")
+                sent = len(response)
                 context.set_trailing_metadata(((REQUEST_ID, request_id),))
                 return response
             except CodesetError as error:
@@ -160,10 +179,39 @@ class Calls:
                 await _abort(context, shown, request_id)
             finally:
                 self.active -= 1
-                if _logger.isEnabledFor(logging.INFO):
-                    _log(method, facts, outcome, time.perf_counter() - started, request_id)
+                self.finished(method.service, method.name, facts, outcome, started, request_id, len(raw), sent)
 
         return handle
+
+    def finished(
+        self,
+        service: str,
+        method: str,
+        facts: Facts,
+        outcome: tuple[str, str],
+        started: float,
+        request_id: str,
+        received: int,
+        sent: int,
+    ) -> None:
+        """Log and count a call. ``outcome``: its status and, if it failed, the reason. ``started``: by perf_counter.
+        ``received`` and ``sent``: bytes of its messages.
+        """
+        seconds = time.perf_counter() - started
+        if self.observe is not None:
+            self.observe(service, method, outcome, facts, seconds, received, sent)
+        if _logger.isEnabledFor(logging.INFO):
+            _log(service, method, facts, outcome, seconds, request_id)
+
+    async def refuse(self, path: str, error: CodesetError, context: Any) -> NoReturn:
+        """End a call that may not be made, before its request is read."""
+        started = time.perf_counter()
+        request_id = _request_id(context)
+        facts = Facts()
+        facts.items = 0
+        service, _, method = path.lstrip("/").partition("/")
+        self.finished(service, method, facts, (status_of(error.code).name, error.code), started, request_id, 0, 0)
+        await _abort(context, error, request_id)
 
 
 def public_error(error: CodesetError) -> CodesetError:
@@ -179,10 +227,10 @@ def public_error(error: CodesetError) -> CodesetError:
     return error
 
 
-def _log(method: Method, facts: Facts, outcome: tuple[str, str], seconds: float, request_id: str) -> None:
+def _log(service: str, method: str, facts: Facts, outcome: tuple[str, str], seconds: float, request_id: str) -> None:
     fields: dict[str, Any] = {
-        "service": method.service,
-        "method": method.name,
+        "service": service,
+        "method": method,
         "request_id": request_id,
         "status": outcome[0],
         "items": facts.items,
@@ -194,6 +242,9 @@ def _log(method: Method, facts: Facts, outcome: tuple[str, str], seconds: float,
         fields["errors"] = facts.errors
     if facts.releases:
         fields["release"] = facts.releases
+    caller = CALLER.get()
+    if caller:
+        fields["caller"] = caller
     _logger.info("call", extra={"fields": fields})
 
 

@@ -11,18 +11,26 @@ import json
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-__all__ = ["JsonFormatter", "configure", "where"]
+__all__ = ["CALLER", "JsonFormatter", "configure", "where"]
 
 LOGGER = "engine.server"
+
+CALLER: ContextVar[str] = ContextVar("caller", default="")
+"""Name of the token that the call being answered came with."""
 
 
 class JsonFormatter(logging.Formatter):
     """Formats a record as a JSON object: ``time``, ``level``, ``event``, then the fields of
-    ``extra["fields"]``.
+    ``extra["fields"]``. ``always``: fields of every line.
     """
+
+    def __init__(self, **always: Any) -> None:
+        super().__init__()
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -30,21 +38,22 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
+        line.update(self._always)
         line.update(getattr(record, "fields", {}))
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+def configure(stream: TextIO | None = None, level: int | str = logging.INFO, **always: Any) -> None:
     """Send the server's log to ``stream`` (standard error if None), unless the program has set up its
-    own handler.
+    own handler. ``always``: fields of every line.
     """
     logger = logging.getLogger(LOGGER)
     if not logger.handlers:
         handler = logging.StreamHandler(stream or sys.stderr)
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(**always))
         logger.addHandler(handler)
         logger.propagate = False
-        logger.setLevel(level)
+        logger.setLevel(level.upper() if isinstance(level, str) else level)
 
 
 def where(error: BaseException) -> list[str]:

@@ -340,10 +340,14 @@ def test_the_message_of_a_page_is_followed_to_the_end(address: str) -> None:
     [
         ({"port": -1}, "port"),
         ({"port": 65536}, "port"),
-        ({"port": "80"}, "port"),
+        ({"port": "http"}, "port"),
         ({"max_items": 0}, "max_items"),
         ({"max_message_bytes": 1}, "max_message_bytes"),
         ({"threads": 0}, "threads"),
+        ({"watch_interval": -1}, "watch_interval"),
+        ({"no_such": 1}, "no_such"),
+        ({"tls_key": "a.pem"}, "tls_certificate"),
+        ({"tls_client_ca": "a.pem"}, "tls_certificate"),
         ({"grace": -1.0}, "grace"),
     ],
 )
@@ -355,9 +359,9 @@ def test_a_configuration_is_checked(options: dict[str, Any], field: str) -> None
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 def test_only_loopback_unless_told(host: str) -> None:
-    with pytest.raises(errors.AddressUnavailableError, match="allow_remote"):
+    with pytest.raises(errors.AddressUnavailableError, match="allow_remote_plaintext"):
         ServerConfig(host=host)
-    assert ServerConfig(host=host, allow_remote=True).host == host
+    assert ServerConfig(host=host, allow_remote_plaintext=True).host == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

@@ -112,12 +112,12 @@ def test_other_than_loopback_is_refused(host: str) -> None:
         check=False,
     )
     assert ended.returncode != 0
-    assert "allow_remote" in ended.stderr
+    assert "allow_remote_plaintext" in ended.stderr
     assert ended.stdout == ""
 
 
 def test_other_than_loopback_when_told() -> None:
-    with process(host="::", allow_remote=True) as (_, address):
+    with process(host="::", allow_remote_plaintext=True) as (_, address):
         port = address.rpartition(":")[2]
         assert address == f"[::]:{port}"
         with Client(f"127.0.0.1:{port}") as client:
