@@ -240,7 +240,7 @@ class HccResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result in the shape of its proto3 JSON: snake_case names, absent what is not there."""
+        """Return the result in the shape of its proto3 JSON: snake_case names, scores without a factor left out."""
         found: dict[str, Any] = {
             "member_id": self.member_id,
             "model": self.model,
@@ -263,20 +263,13 @@ class HccResult:
                 "weights": [{"model": model, "weight": weight} for model, weight in self.blend.weights],
                 "scores": [score._asdict() for score in self.blend.scores],
             }
-        if self.contributions:
-            found["contributions"] = [
-                {
-                    "segment": segment,
-                    "contributions": [c._asdict() for c in contributions],
-                    "divisor": divisor,
-                }
-                for segment, contributions, divisor in self.contributions
-            ]
-            found["diagnoses"] = [
-                {"code": d.code, "ccs": list(d.ccs), "refused": list(d.refused)} for d in self.diagnoses
-            ]
-            found["suppressed"] = [{"hcc": s.hcc, "by": list(s.by), "label": s.label} for s in self.suppressed]
-            found["hcc_labels"] = [{"hcc": hcc, "label": label} for hcc, label in self.hcc_labels]
+        found["contributions"] = [
+            {"segment": segment, "contributions": [c._asdict() for c in contributions], "divisor": divisor}
+            for segment, contributions, divisor in self.contributions
+        ]
+        found["diagnoses"] = [{"code": d.code, "ccs": list(d.ccs), "refused": list(d.refused)} for d in self.diagnoses]
+        found["suppressed"] = [{"hcc": s.hcc, "by": list(s.by), "label": s.label} for s in self.suppressed]
+        found["hcc_labels"] = [{"hcc": hcc, "label": label} for hcc, label in self.hcc_labels]
         return found
 
 

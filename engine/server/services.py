@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
+from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, scoring_pb2, terminology_pb2
 from ..errors import BatchTooLargeError, CodesetError, InvalidFieldError
 from ..library import Library
 from .calls import Facts, public_error
@@ -26,6 +26,7 @@ from .convert import (
     release_message,
     validation_message,
 )
+from .scoring import add_result, member_of, scoring_options
 from .wire import DrgWire
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Services:
             "GroupDrg": self.group_drg,
             "BatchGroupDrg": self.batch_group_drg,
             "ExplainDrg": self.explain_drg,
+            "ScoreHcc": self.score_hcc,
+            "BatchScoreHcc": self.batch_score_hcc,
             "ListReleases": self.list_releases,
             "GetRelease": self.get_release,
         }
@@ -222,6 +225,38 @@ class Services:
             raise explanation.result.error
         facts.releases = f"msdrg/{explanation.result.version}"
         return grouping_pb2.ExplainDrgResponse(explanation=explanation_message(explanation))
+
+    def score_hcc(self, request: scoring_pb2.ScoreHccRequest, facts: Facts) -> scoring_pb2.ScoreHccResponse:
+        """ScoreHcc."""
+        if not request.HasField("member"):
+            raise InvalidFieldError("member: expected a member to score, got a request without one", field="member")
+        result = self.library.score_hcc(member_of(request.member), scoring_options(request.options))
+        if result.error is not None:
+            raise result.error
+        facts.releases = result.release
+        results = scoring_pb2.BatchScoreHccResponse().results
+        add_result(results, result)
+        return scoring_pb2.ScoreHccResponse(result=results[0])
+
+    def batch_score_hcc(
+        self, request: scoring_pb2.BatchScoreHccRequest, facts: Facts
+    ) -> scoring_pb2.BatchScoreHccResponse:
+        """BatchScoreHcc."""
+        self._check_size(len(request.members), facts)
+        response = scoring_pb2.BatchScoreHccResponse()
+        results = response.results
+        releases = set()
+        members = [member_of(member) for member in request.members]
+        for result in self.library.score_hcc_many(members, scoring_options(request.options)):
+            if result.error is None:
+                add_result(results, result)
+                releases.add(result.release)
+            else:
+                facts.errors += 1
+                answer = results.add(member_id=result.member_id, model=result.model, payment_year=result.payment_year)
+                fill_error(answer.error, public_error(result.error))
+        facts.releases = ",".join(sorted(releases))
+        return response
 
     def list_releases(self, request: catalog_pb2.ListReleasesRequest, facts: Facts) -> catalog_pb2.ListReleasesResponse:
         """ListReleases."""
