@@ -18,7 +18,7 @@ from server_harness import ROOT
 
 import engine._pb
 from engine import drg, explain, rpc
-from engine._pb.codeset.v1 import catalog_pb2, error_pb2, grouping_pb2, terminology_pb2
+from engine._pb.codeset.v1 import catalog_pb2, error_pb2, grouping_pb2, scoring_pb2, terminology_pb2
 from engine.codes import Status, Subsumption
 from engine.compile_codes import KINDS, NOTE_KINDS
 
@@ -67,7 +67,8 @@ def test_the_classes_are_those_of_the_sources() -> None:
         assert status == 0
         files = descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes()).file
     used: dict[str, Any] = {
-        module.DESCRIPTOR.name: module.DESCRIPTOR for module in (catalog_pb2, error_pb2, grouping_pb2, terminology_pb2)
+        module.DESCRIPTOR.name: module.DESCRIPTOR
+        for module in (catalog_pb2, error_pb2, grouping_pb2, scoring_pb2, terminology_pb2)
     }
     assert {file.name for file in files} == set(used)
     for file in files:
