@@ -174,7 +174,7 @@ class Server:
             ("", True),
             (CATALOG, True),
             (TERMINOLOGY, "codes" in kinds),
-            (GROUPING, "msdrg" in kinds),
+            (GROUPING, not kinds.isdisjoint({"msdrg", "mce", "hcc"})),
             (RELEASES, not refused),
         ):
             await self._health.set(

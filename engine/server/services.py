@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, scoring_pb2, terminology_pb2
 from ..errors import BatchTooLargeError, CodesetError, InvalidFieldError
 from ..library import Library
+from . import editing
 from .calls import Facts, public_error
 from .config import ServerConfig
 from .convert import (
@@ -59,6 +60,9 @@ class Services:
             "GroupDrg": self.group_drg,
             "BatchGroupDrg": self.batch_group_drg,
             "ExplainDrg": self.explain_drg,
+            "EditClaim": self.edit_claim,
+            "BatchEditClaims": self.batch_edit_claims,
+            "ListEdits": self.list_edits,
             "ScoreHcc": self.score_hcc,
             "BatchScoreHcc": self.batch_score_hcc,
             "ListReleases": self.list_releases,
@@ -256,6 +260,61 @@ class Services:
                 answer = results.add(member_id=result.member_id, model=result.model, payment_year=result.payment_year)
                 fill_error(answer.error, public_error(result.error))
         facts.releases = ",".join(sorted(releases))
+        return response
+
+    def edit_claim(self, request: grouping_pb2.EditClaimRequest, facts: Facts) -> grouping_pb2.EditClaimResponse:
+        """EditClaim."""
+        if not request.HasField("claim"):
+            raise InvalidFieldError("claim: expected an inpatient claim, got a request without one", field="claim")
+        batch = grouping_pb2.BatchEditClaimsRequest(
+            claims=[request.claim],
+            editor_release=request.editor_release,
+            options=request.options,
+            group=request.group,
+            drg_options=request.drg_options,
+        )
+        answer = self._edit_claims(batch, facts, fail=True)
+        return grouping_pb2.EditClaimResponse(
+            result=answer.results[0], drg_result=answer.drg_results[0] if request.group else None
+        )
+
+    def batch_edit_claims(
+        self, request: grouping_pb2.BatchEditClaimsRequest, facts: Facts
+    ) -> grouping_pb2.BatchEditClaimsResponse:
+        """BatchEditClaims."""
+        self._check_size(len(request.claims), facts)
+        return self._edit_claims(request, facts, fail=False)
+
+    def _edit_claims(
+        self, request: grouping_pb2.BatchEditClaimsRequest, facts: Facts, *, fail: bool
+    ) -> grouping_pb2.BatchEditClaimsResponse:
+        """Edit, and group if asked to. ``fail``: raise what is wrong with a claim rather than answer it."""
+        library = self.library
+        response = grouping_pb2.BatchEditClaimsResponse()
+        options = editing.editing_options(request)
+        failed = 0
+        for result in library.edit_claims_many(request.claims, options):
+            if result.error is None:
+                editing.add_result(response.results, result)
+                continue
+            if fail:
+                raise result.error
+            failed += 1
+            answer = response.results.add(claim_id=result.claim_id, editor_release=result.editor_release)
+            fill_error(answer.error, public_error(result.error))
+        releases = [f"mce/{library.mce_editor(options.editor_release).release}"]
+        if request.group:
+            wanted = grouping_pb2.BatchGroupDrgRequest(claims=request.claims, options=request.drg_options)
+            response.drg_results.extend(self._group_drgs(wanted, facts, library).results)
+            releases += filter(None, facts.releases.split(","))
+        facts.errors += failed
+        facts.releases = ",".join(releases)
+        return response
+
+    def list_edits(self, request: grouping_pb2.ListEditsRequest, facts: Facts) -> grouping_pb2.ListEditsResponse:
+        """ListEdits."""
+        response = grouping_pb2.ListEditsResponse(edits=editing.edits())
+        facts.items = len(response.edits)
         return response
 
     def list_releases(self, request: catalog_pb2.ListReleasesRequest, facts: Facts) -> catalog_pb2.ListReleasesResponse:

@@ -17,8 +17,8 @@ from google.protobuf import descriptor_pb2
 from server_harness import ROOT
 
 import engine._pb
-from engine import drg, explain, rpc
-from engine._pb.codeset.v1 import catalog_pb2, error_pb2, grouping_pb2, scoring_pb2, terminology_pb2
+from engine import drg, explain, mce, rpc
+from engine._pb.codeset.v1 import catalog_pb2, editing_pb2, error_pb2, grouping_pb2, scoring_pb2, terminology_pb2
 from engine.codes import Status, Subsumption
 from engine.compile_codes import KINDS, NOTE_KINDS
 
@@ -68,7 +68,7 @@ def test_the_classes_are_those_of_the_sources() -> None:
         files = descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes()).file
     used: dict[str, Any] = {
         module.DESCRIPTOR.name: module.DESCRIPTOR
-        for module in (catalog_pb2, error_pb2, grouping_pb2, scoring_pb2, terminology_pb2)
+        for module in (catalog_pb2, editing_pb2, error_pb2, grouping_pb2, scoring_pb2, terminology_pb2)
     }
     assert {file.name for file in files} == set(used)
     for file in files:
@@ -165,6 +165,10 @@ def test_the_other_enumerations_are_those_of_the_api() -> None:
         "UNSPECIFIED": 0,
         **{reason.name: reason.value for reason in explain.SeverityReason},
     }
+    for kind in (mce.AgeConflict, mce.EditType, mce.MceEdit):
+        prefix = "".join(f"_{c}" if c.isupper() else c.upper() for c in kind.__name__).removeprefix("_") + "_"
+        expected = {"UNSPECIFIED": 0} | {member.name: member.value for member in kind}
+        assert names(getattr(editing_pb2, kind.__name__), prefix) == expected
     assert names(terminology_pb2.CodeStatus, "CODE_STATUS_") == {s.name: s.value for s in Status}
     assert names(terminology_pb2.NodeKind, "NODE_KIND_") == {
         "UNSPECIFIED": 0,
