@@ -30,18 +30,32 @@ group_app = typer.Typer(
 )
 app.add_typer(group_app, name="group")
 explain_app = typer.Typer(
-    help="Explain the group of a claim.",
+    help="Explain the group of a claim, or the score of a member.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(explain_app, name="explain")
+score_app = typer.Typer(
+    help="Score members of health plans.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(score_app, name="score")
 
 
 class DetailChoice(enum.StrEnum):
     """How much of each answer to work out."""
 
     DRG = "drg"
+    FULL = "full"
+
+
+class HccDetailChoice(enum.StrEnum):
+    """How much of each score to work out."""
+
+    SCORES = "scores"
     FULL = "full"
 
 
@@ -445,6 +459,159 @@ def explain_drg(
         claim_id=claim_id,
         version=version,
         tie_breaker=tie_breaker.name,
+        server=server,
+        store=store,
+        json=json,
+    )
+
+
+Members = Annotated[str, typer.Argument(metavar="INPUT", help="Members, one JSON object a line; - is standard input.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="M", help="Model of members that name none: V28, ESRD_V24, …", show_default=False),
+]
+PaymentYear = Annotated[
+    int | None,
+    typer.Option("--payment-year", metavar="YEAR", help="Payment year of members that give none.", show_default=False),
+]
+Normalization = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--normalization",
+        metavar="MODEL=FACTOR",
+        help="Normalization factor to use instead of the year's: V28=1.067. May be repeated.",
+        show_default=False,
+    ),
+]
+CodingAdjustment = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--coding-adjustment",
+        metavar="MODEL=PART",
+        help="Coding adjustment to use instead of the year's: V28=0.059. May be repeated.",
+        show_default=False,
+    ),
+]
+BlendWeights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--blend",
+        metavar="MODEL=WEIGHT",
+        help="One of two models and its weight, instead of the year's blend: V22=0.9. Given twice.",
+        show_default=False,
+    ),
+]
+NoBlend = Annotated[bool, typer.Option("--no-blend", help="No blend, not even the year's.")]
+DrugPlan = Annotated[bool, typer.Option("--drug-plan", help="Normalize for a stand-alone prescription drug plan.")]
+ScoreServer = Annotated[
+    str | None,
+    typer.Option(
+        "--server", metavar="HOST:PORT", help="Score on this server instead of in this process.", show_default=False
+    ),
+]
+
+
+def _defaults(model: str | None, payment_year: int | None) -> dict[str, str | int]:
+    return {name: v for name, v in (("model", model), ("payment_year", payment_year)) if v is not None}
+
+
+@score_app.command("hcc")
+def score_hcc(
+    source: Members,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUTPUT", help="Answers; - is standard output.")
+    ] = "-",
+    model: Model = None,
+    payment_year: PaymentYear = None,
+    detail: Annotated[
+        HccDetailChoice, typer.Option("--detail", help="full adds what each score is made of, and why.")
+    ] = HccDetailChoice.SCORES,
+    normalization: Normalization = None,
+    coding_adjustment: CodingAdjustment = None,
+    blend: BlendWeights = None,
+    no_blend: NoBlend = False,
+    drug_plan: DrugPlan = False,
+    server: ScoreServer = None,
+    store: Store = None,
+) -> None:
+    """Score members with the CMS risk adjustment models: every segment of each member's model.
+
+    INPUT and OUTPUT are proto3 JSON, one object a line, with the names of the API (RiskMember, HccResult); names ending
+    in .gz or .xz are compressed. Line N of the output answers line N of the input: what is wrong with a line is the
+    "error" of its answer, and the exit status is then 1. Diagnoses are scored as given.
+    """
+    from . import members
+
+    members.score_hcc(
+        source,
+        output,
+        defaults=_defaults(model, payment_year),
+        options=members.options_of(
+            detail.name,
+            normalization or (),
+            coding_adjustment or (),
+            blend or (),
+            no_blend=no_blend,
+            drug_plan=drug_plan,
+        ),
+        server=server,
+        store=store,
+    )
+
+
+@explain_app.command("hcc")
+def explain_hcc(
+    source: Members,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUTPUT",
+            help="File for explanations as JSON, one object a line; - is standard output. Default: trees for people.",
+            show_default=False,
+        ),
+    ] = None,
+    member_id: Annotated[
+        str | None,
+        typer.Option("--member-id", metavar="ID", help="Explain the members with this id only.", show_default=False),
+    ] = None,
+    segment: Annotated[
+        str | None,
+        typer.Option(
+            "--segment",
+            metavar="NAME",
+            help="Show this segment (COMMUNITY_NA). Default: the member's own if it can be told, else all.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = None,
+    payment_year: PaymentYear = None,
+    normalization: Normalization = None,
+    coding_adjustment: CodingAdjustment = None,
+    blend: BlendWeights = None,
+    no_blend: NoBlend = False,
+    drug_plan: DrugPlan = False,
+    server: ScoreServer = None,
+    store: Store = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a member, one a line.")] = False,
+) -> None:
+    """Show what members' risk scores are made of.
+
+    Which diagnosis gave which category, which HCCs count and which are suppressed by which, and the coefficients of
+    every variable. INPUT is as for score hcc. Exit status 1 if any member has no score.
+    """
+    from . import members
+
+    members.explain_hcc(
+        source,
+        output,
+        member_id=member_id,
+        segment=segment,
+        defaults=_defaults(model, payment_year),
+        options=members.options_of(
+            "FULL", normalization or (), coding_adjustment or (), blend or (), no_blend=no_blend, drug_plan=drug_plan
+        ),
         server=server,
         store=store,
         json=json,

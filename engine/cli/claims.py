@@ -29,26 +29,39 @@ from .output import console
 if TYPE_CHECKING:
     from ..library import Library
 
-__all__ = ["Item", "Progress", "Refused", "Tally", "encode", "group_drg", "open_grouper", "read_claims", "refusal"]
+__all__ = [
+    "Fields",
+    "Item",
+    "Progress",
+    "Refused",
+    "Tally",
+    "encode",
+    "fields_of",
+    "group_drg",
+    "open_grouper",
+    "read_claims",
+    "read_objects",
+    "refusal",
+]
 
 _BATCH: Final = 2_000
 
-_FIELDS: Final = (
-    "claim_id",
-    "version",
-    "discharge_date",
-    "age",
-    "sex",
-    "discharge_status",
-    "hospital_status",
-    "length_of_stay",
-    "admit_diagnosis",
-    "diagnoses",
-    "poa",
-    "procedures",
-)
-_REPEATED: Final = frozenset({"diagnoses", "procedures"})
-_INTEGERS: Final = frozenset({"discharge_date", "age", "discharge_status", "length_of_stay"})
+
+class Fields(NamedTuple):
+    """What one line of an input is: its name for people, its id, and its fields by kind."""
+
+    noun: str
+    id: str
+    names: Mapping[str, str]
+    """Names that a proto3 JSON parser accepts, to those of the proto."""
+    repeated: frozenset[str]
+    integers: frozenset[str]
+
+
+def fields_of(noun: str, id: str, names: Iterable[str], repeated: Iterable[str], integers: Iterable[str]) -> Fields:
+    """Return the fields of a line, each under its own name and in camelCase."""
+    accepted = {spelt: name for name in names for spelt in (name, _camel(name))}
+    return Fields(noun, id, accepted, frozenset(repeated), frozenset(integers))
 
 
 def _camel(name: str) -> str:
@@ -56,14 +69,32 @@ def _camel(name: str) -> str:
     return first + "".join(other.capitalize() for other in others)
 
 
-_NAMES: Final = {name: name for name in _FIELDS} | {_camel(name): name for name in _FIELDS}
-"""Names that a proto3 JSON parser accepts, to those of the proto."""
+_CLAIM: Final = fields_of(
+    "an inpatient claim",
+    "claim_id",
+    (
+        "claim_id",
+        "version",
+        "discharge_date",
+        "age",
+        "sex",
+        "discharge_status",
+        "hospital_status",
+        "length_of_stay",
+        "admit_diagnosis",
+        "diagnoses",
+        "poa",
+        "procedures",
+    ),
+    repeated={"diagnoses", "procedures"},
+    integers={"discharge_date", "age", "discharge_status", "length_of_stay"},
+)
 
 
 class Refused(NamedTuple):
-    """A line that is no claim: its answer."""
+    """A line that is no claim, or no member: its answer."""
 
-    claim_id: str
+    id: str
     error: CodesetError
 
 
@@ -135,24 +166,28 @@ class Tally:
 
 def read_claims(stream: Any, version: str | None) -> Iterator[Item]:
     """Yield a claim, or the answer of a line that is none, for each line. ``version``: for every claim."""
-    for number, line in enumerate(read_lines(stream), 1):
-        if isinstance(line, CodesetError):
-            yield Refused("", type(line)(f"line {number}: {line}"))
-            continue
-        try:
-            item = _claim(line)
-        except MalformedMessageError as error:
-            yield Refused("", MalformedMessageError(f"line {number}: {error}"))
-            continue
+    for item in read_objects(stream, _CLAIM):
         if version is not None and isinstance(item, dict):
             item["version"] = version
         yield item
 
 
-def _claim(line: bytes) -> Item:
-    """Read one claim from proto3 JSON: names of the proto or camelCase, numbers also as texts, null for absent.
+def read_objects(stream: Any, fields: Fields) -> Iterator[Item]:
+    """Yield an object with ``fields``, or the answer of a line that is none, for each line."""
+    for number, line in enumerate(read_lines(stream), 1):
+        if isinstance(line, CodesetError):
+            yield Refused("", type(line)(f"line {number}: {line}"))
+            continue
+        try:
+            yield _object(line, fields)
+        except MalformedMessageError as error:
+            yield Refused("", MalformedMessageError(f"line {number}: {error}"))
 
-    What is wrong with the values of fields the grouper says; here is only what JSON allows and the API does not.
+
+def _object(line: bytes, fields: Fields) -> Item:
+    """Read one object from proto3 JSON: names of the proto or camelCase, numbers also as texts, null for absent.
+
+    What is wrong with the values of fields the engine says; here is only what JSON allows and the API does not.
     """
     try:
         pairs: Any = _decode(line.decode())
@@ -168,26 +203,25 @@ def _claim(line: bytes) -> Item:
     claim: dict[str, Any] = {}
     try:
         for name, value in pairs:
-            field = _NAMES.get(name)
+            field = fields.names.get(name)
             if field is None:
-                raise InvalidFieldError(
-                    f"{name}: not a field of an inpatient claim. The fields are {', '.join(_FIELDS)}.", field=name
-                )
+                known = ", ".join(dict.fromkeys(fields.names.values()))
+                raise InvalidFieldError(f"{name}: not a field of {fields.noun}. The fields are {known}.", field=name)
             if field in claim:
                 raise InvalidFieldError(f"{field}: given twice", field=field)
             kind = type(value)
             if kind is float and value.is_integer():
                 value = int(value)
-            elif kind is str and field in _INTEGERS:
+            elif kind is str and field in fields.integers:
                 value = _integer(field, value)
-            elif kind is _Object or (field in _REPEATED and kind is not list and value is not None):
-                expected = "a list of code strings" if field in _REPEATED else "one value"
+            elif kind is _Object or (field in fields.repeated and kind is not list and value is not None):
+                expected = "a list of code strings" if field in fields.repeated else "one value"
                 raise InvalidFieldError(f"{field}: expected {expected}, got {_json_type(value)}", field=field)
             claim[field] = value
         if b"\\u" in line:
             _check_text(claim)
     except InvalidFieldError as error:
-        return Refused(_id_of(pairs), error)
+        return Refused(_id_of(pairs, fields), error)
     return claim
 
 
@@ -221,10 +255,10 @@ def _check_text(claim: dict[str, Any]) -> None:
                     raise InvalidFieldError(f"{field}: has half of a surrogate pair", field=field) from None
 
 
-def _id_of(pairs: _Object) -> str:
-    """The claim's id, if it is one that can be echoed."""
+def _id_of(pairs: _Object, fields: Fields) -> str:
+    """The object's id, if it is one that can be echoed."""
     for name, value in pairs:
-        if _NAMES.get(name) == "claim_id" and isinstance(value, str):
+        if fields.names.get(name) == fields.id and isinstance(value, str):
             return value.encode("utf-8", "replace").decode()
     return ""
 
@@ -308,7 +342,7 @@ def refusal(refused: Refused) -> dict[str, Any]:
     """Return a ``DrgResult`` with an error as JSON."""
     error = refused.error
     return {
-        "claim_id": refused.claim_id,
+        "claim_id": refused.id,
         "version": "",
         "error": {"code": error.code, "message": str(error), "field": error.field},
     }
@@ -322,8 +356,9 @@ def encode(answers: Iterable[dict[str, Any]]) -> bytes:
 class Progress:
     """How much of the input is read, on a terminal; nothing elsewhere."""
 
-    def __init__(self, position: Callable[[], int], size: int, doing: str = "grouping") -> None:
+    def __init__(self, position: Callable[[], int], size: int, doing: str = "grouping", items: str = "claims") -> None:
         self._position = position
+        self._items = items
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -345,6 +380,6 @@ class Progress:
             self._bar.stop()
 
     def update(self, count: int) -> None:
-        """Show that ``count`` claims are answered."""
+        """Show that ``count`` lines are answered."""
         if self._terminal:
-            self._bar.update(self._task, completed=self._position(), description=f"{count:,} claims")
+            self._bar.update(self._task, completed=self._position(), description=f"{count:,} {self._items}")

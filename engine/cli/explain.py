@@ -90,7 +90,7 @@ def explain_drg(
 def _chosen(items: Iterator[Item], claim_id: str | None, source: str) -> Iterator[Item]:
     found = False
     for item in items:
-        own = item.claim_id if isinstance(item, Refused) else item.get("claim_id", "")
+        own = item.id if isinstance(item, Refused) else item.get("claim_id", "")
         if claim_id is None or own == claim_id:
             found = True
             yield item
