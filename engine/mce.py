@@ -118,6 +118,19 @@ class EditInfo(NamedTuple):
     raised_on: tuple[str, ...]
     icd_versions: tuple[int, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it in the shape of its proto3 JSON."""
+        return {
+            "edit": _NAMES[self.edit],
+            "number": self.number,
+            "title": self.title,
+            "meaning": self.meaning,
+            "action": self.action,
+            "payment_type": f"EDIT_TYPE_{self.payment.name}",
+            "raised_on": list(self.raised_on),
+            "icd_versions": list(self.icd_versions),
+        }
+
 
 _PDX, _SDX, _PX, _ADMIT, _CLAIM = (
     "principal diagnosis",

@@ -402,6 +402,54 @@ def group_drg(
     )
 
 
+@app.command("edit")
+def edit(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Claims, one JSON object a line; - is standard input.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUTPUT", help="Answers; - is standard output.")
+    ] = "-",
+    release: Annotated[
+        str | None,
+        typer.Option(
+            "--release",
+            metavar="R",
+            help="Release of the code editor (43.1). Default: the newest there is.",
+            show_default=False,
+        ),
+    ] = None,
+    group: Annotated[
+        bool, typer.Option("--group", help="Group the claims as well: each answer then has both results.")
+    ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="HOST:PORT",
+            help="Edit on this server instead of in this process.",
+            show_default=False,
+        ),
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Edit inpatient claims with the Medicare Code Editor.
+
+    INPUT and OUTPUT are as for "group drg". `codeset-engine edits` says what each edit means.
+    """
+    from . import edits
+
+    edits.edit(source, output, release=release, group=group, server=server, store=store)
+
+
+@app.command("edits")
+def list_edits(json: Json = False) -> None:
+    """List the edits of the Medicare Code Editor: what each means, what to do about it, and its payment type."""
+    from . import edits
+
+    edits.list_edits(json=json)
+
+
 @explain_app.command("drg")
 def explain_drg(
     source: Annotated[

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..library import Library
 
 __all__ = [
+    "Answers",
     "Fields",
     "Item",
     "Progress",
@@ -38,10 +39,13 @@ __all__ = [
     "encode",
     "fields_of",
     "group_drg",
+    "in_batches",
+    "in_turn",
     "open_grouper",
     "read_claims",
     "read_objects",
     "refusal",
+    "write_answers",
 ]
 
 _BATCH: Final = 2_000
@@ -85,9 +89,10 @@ _CLAIM: Final = fields_of(
         "diagnoses",
         "poa",
         "procedures",
+        "icd_version",
     ),
     repeated={"diagnoses", "procedures"},
-    integers={"discharge_date", "age", "discharge_status", "length_of_stay"},
+    integers={"discharge_date", "age", "discharge_status", "length_of_stay", "icd_version"},
 )
 
 
@@ -99,7 +104,8 @@ class Refused(NamedTuple):
 
 
 Item = dict[str, Any] | Refused
-Group = Callable[[Iterator[Item]], Iterator[dict[str, Any]]]
+Answers = Callable[[Iterator[Item]], Iterator[dict[str, Any]]]
+"""From claims, and lines that are none, to an answer each, in order."""
 
 
 def group_drg(
@@ -116,14 +122,32 @@ def group_drg(
     ``version``: for every claim, instead of its own. ``options``: names of the values of ``DrgOptions``. ``server``:
     group there, not in this process. Exits with FINDINGS if any line has no answer.
     """
+
+    def group(stack: contextlib.ExitStack) -> Answers:
+        return _in_process(store, version, options) if server is None else _on_server(stack, server, version, options)
+
+    write_answers(source, output, version, group, Tally(), "grouping")
+
+
+def write_answers(
+    source: str,
+    output: str,
+    version: str | None,
+    open_answers: Callable[[contextlib.ExitStack], Answers],
+    tally: Tally,
+    doing: str,
+) -> None:
+    """Answer the claims of ``source`` into ``output``, a batch at a time. ``version``: for every claim.
+
+    ``open_answers`` opens the packs or the server that answer. Exits with FINDINGS if any line has no answer.
+    """
     with contextlib.ExitStack() as stack:
         # The input first: without one there is nothing to say of packs or server.
         stream, position, size = stack.enter_context(reading(source))
-        group = _in_process(store, version, options) if server is None else _on_server(stack, server, version, options)
+        answer_all = open_answers(stack)
         out = stack.enter_context(writing(output))
-        shown = stack.enter_context(Progress(position, size))
-        tally = Tally()
-        answers = group(read_claims(stream, version))
+        shown = stack.enter_context(Progress(position, size, doing))
+        answers = answer_all(read_claims(stream, version))
         while batch := list(islice(answers, _BATCH)):
             for answer in batch:
                 tally.add(answer)
@@ -133,27 +157,36 @@ def group_drg(
 
 
 class Tally:
-    """How many claims were answered, since when, by which versions, and how many were not, and why."""
+    """How many claims were answered, since when, by which versions, and how many were not, and why.
 
-    def __init__(self) -> None:
+    ``label`` and ``version``: what answers, and the field of an answer that says which version of it.
+    """
+
+    def __init__(self, label: str = "MS-DRG", version: str = "version") -> None:
+        self._label = label
+        self._version = version
         self.count = 0
         self._begin = time.perf_counter()
         self._errors: Counter[str] = Counter()
         self._versions: set[str] = set()
 
     def add(self, answer: Mapping[str, Any]) -> None:
-        """Count one ``DrgResult`` as JSON."""
+        """Count one result as JSON."""
         self.count += 1
         if "error" in answer:
-            self._errors[answer["error"]["code"]] += 1
+            self.add_error(answer)
         else:
-            self._versions.add(answer["version"])
+            self._versions.add(answer[self._version])
+
+    def add_error(self, answer: Mapping[str, Any]) -> None:
+        """Count the ``error`` of a result."""
+        self._errors[answer["error"]["code"]] += 1
 
     def report(self) -> None:
         """Say it on standard error. Exits with FINDINGS if any claim has no answer."""
         seconds = time.perf_counter() - self._begin
         rate = f"{self.count / seconds:,.0f} claims/s" if self.count else "no claims"
-        by = f", MS-DRG {', '.join(sorted(self._versions))}" if self._versions else ""
+        by = f", {self._label} {', '.join(sorted(self._versions))}" if self._versions else ""
         sys.stderr.write(f"{self.count:,} claims in {seconds:.2f} s, {rate}{by}\n")
         if self._errors:
             each = ", ".join(f"{code} {number:,}" for code, number in sorted(self._errors.items()))
@@ -286,34 +319,27 @@ def open_grouper(store: Path | None, version: str | None) -> Library:
     return library
 
 
-def _in_process(store: Path | None, version: str | None, options: Mapping[str, str]) -> Group:
-    from ..drg import AffectFlags, Detail, GroupingOptions, TieBreaker
+def in_batches(
+    ask: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]], refuse: Callable[[Refused], dict[str, Any]]
+) -> Answers:
+    """Return what asks for the answers of claims a batch at a time, and answers by itself what is no claim."""
 
-    library = open_grouper(store, version)
-    chosen = GroupingOptions(
-        tie_breaker=TieBreaker[options["tie_breaker"]],
-        affect_flags=AffectFlags[options["affect_flags"]],
-        detail=Detail[options["detail"]],
-    )
-
-    def group(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
+    def answers(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
         while batch := list(islice(items, _BATCH)):
-            results = iter(library.group_drg_many([i for i in batch if isinstance(i, dict)], chosen))
+            results = iter(ask([item for item in batch if isinstance(item, dict)]))
             for item in batch:
-                yield refusal(item) if isinstance(item, Refused) else next(results).to_dict()
+                yield refuse(item) if isinstance(item, Refused) else next(results)
 
-    return group
+    return answers
 
 
-def _on_server(stack: contextlib.ExitStack, server: str, version: str | None, options: Mapping[str, str]) -> Group:
-    from ..client import Client, to_dict
+def in_turn(
+    ask: Callable[[Iterator[dict[str, Any]]], Iterable[dict[str, Any]]], refuse: Callable[[Refused], dict[str, Any]]
+) -> Answers:
+    """As ``in_batches``, for what takes claims as it needs them, ahead of the answers it gives."""
 
-    client = stack.enter_context(Client(server))
-    # Now, so that a wrong address or version is one error and not one a claim.
-    client.release("msdrg", version)
-
-    def group(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
-        # The client takes claims ahead of the answers it gives: what was refused in between waits here for its turn.
+    def answers(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
+        # What was refused in between waits here for its turn.
         waiting: deque[Refused | None] = deque()
 
         def claims() -> Iterator[dict[str, Any]]:
@@ -324,18 +350,38 @@ def _on_server(stack: contextlib.ExitStack, server: str, version: str | None, op
                     waiting.append(None)
                     yield item
 
-        for result in client.iter_drg(claims(), options=options):
+        for answer in ask(claims()):
             while (refused := waiting.popleft()) is not None:
-                yield refusal(refused)
-            answer = to_dict(result)
-            if "error" in answer:
-                answer = {name: answer[name] for name in ("claim_id", "version", "error")}
+                yield refuse(refused)
             yield answer
         for refused in waiting:
             assert refused is not None
-            yield refusal(refused)
+            yield refuse(refused)
 
-    return group
+    return answers
+
+
+def _in_process(store: Path | None, version: str | None, options: Mapping[str, str]) -> Answers:
+    from ..drg import AffectFlags, Detail, GroupingOptions, TieBreaker
+
+    library = open_grouper(store, version)
+    chosen = GroupingOptions(
+        tie_breaker=TieBreaker[options["tie_breaker"]],
+        affect_flags=AffectFlags[options["affect_flags"]],
+        detail=Detail[options["detail"]],
+    )
+
+    return in_batches(lambda claims: (result.to_dict() for result in library.group_drg_many(claims, chosen)), refusal)
+
+
+def _on_server(stack: contextlib.ExitStack, server: str, version: str | None, options: Mapping[str, str]) -> Answers:
+    from ..client import Client, to_dict
+
+    client = stack.enter_context(Client(server))
+    # Now, so that a wrong address or version is one error and not one a claim.
+    client.release("msdrg", version)
+
+    return in_turn(lambda claims: map(to_dict, client.iter_drg(claims, options=options)), refusal)
 
 
 def refusal(refused: Refused) -> dict[str, Any]:

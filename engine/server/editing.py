@@ -40,7 +40,7 @@ def add_result(results: RepeatedCompositeFieldContainer[editing_pb2.EditResult],
         age_conflicts=result.age_conflicts,
     )
     for found in result.edits:
-        message.edits.add(edit=found.edit, count=found.count)  # type: ignore[arg-type]
+        message.edits.add(edit=found.edit, count=found.count)
     add = message.diagnosis_edits.add
     for code, own in result.diagnosis_edits:
         add(code=code, edits=own)

@@ -95,22 +95,24 @@ def test_links_lead_somewhere(page):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
-def test_the_errors_page_is_not_stale():
-    spec = importlib.util.spec_from_file_location("errors_page", ROOT / "docs" / "errors.py")
+@pytest.mark.parametrize("page", ["errors", "edits"])
+def test_generated_pages_are_not_stale(page):
+    spec = importlib.util.spec_from_file_location(f"{page}_page", ROOT / "docs" / f"{page}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    expected = (ROOT / "docs" / "errors.md").read_text()
-    assert module.page() == expected, "run `python docs/errors.py`"
+    expected = (ROOT / "docs" / f"{page}.md").read_text()
+    assert module.page() == expected, f"run `python docs/{page}.py`"
 
 
-def test_sections_that_the_code_refers_to_are_there():
-    text = (ROOT / "docs" / "msdrg.md").read_text()
+@pytest.mark.parametrize("page", ["msdrg", "mce"])
+def test_sections_that_the_code_refers_to_are_there(page):
+    text = (ROOT / "docs" / f"{page}.md").read_text()
     sections = set(re.findall(r"^#+ (\d+(?:\.\d+)?)", text, re.MULTILINE)) | set(
         re.findall(r"\*\*(\d+\.\d+)\*\*", text)
     )
-    sources = [*ROOT.glob("engine/_msdrg.p*"), ROOT / "engine" / "compile_msdrg.py"]
+    sources = [*ROOT.glob(f"engine/_{page}.p*"), ROOT / "engine" / f"compile_{page}.py"]
     named = {
         number
         for source in sources
