@@ -28,6 +28,13 @@ def _read(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
+def read_answers(model: str, kind: str) -> list[dict[str, Any]]:
+    """Members of a risk adjustment model, or the reference answers to them (``kind`` "members" or "answers")."""
+    if (WHOLE_GOLDEN / f"hcc_{model}_{kind}.ndjson.xz").is_file():
+        return _read(f"hcc_{model}_{kind}.ndjson.xz")
+    return [entry for entry in _read(f"hcc_{kind}.ndjson.xz") if entry["model"] == model.upper()]
+
+
 @pytest.fixture(scope="session")
 def claims() -> list[dict[str, Any]]:
     """The reference claims: 5 to 6 diagnoses and 2 procedures on average."""

@@ -73,7 +73,7 @@ def rows(figures: list[Figure]) -> list[tuple[str, ...]]:
         for i, f in enumerate(listed):
             note = f"{f.rate / f.budget:.0%} of {_number(f.budget)}/s" if f.budget else ""
             if f.agreement is not None:
-                note = f"{f.agreement:.2%} of its DRGs right"
+                note = f"{f.agreement:.2%} of its answers right"
             found.append(
                 (
                     group if i == 0 else "",

@@ -1,11 +1,20 @@
+"""Types of the compiled scorer; the contract is in the docstrings of ``_hcc.pyx`` and in ``_hcc.pxd``."""
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 from .errors import CodesetError
 from .pack import Pack
+
+__pyx_capi__: dict[str, Any]
+__test__: dict[str, Any]
+
+def __reduce_cython__(self: Any) -> Any: ...
+def __setstate_cython__(self: Any, __pyx_state: Any) -> None: ...
 
 OLDEST: int
 NONE: int
@@ -15,6 +24,7 @@ MEMBER_DTYPE: np.dtype[Any]
 
 def half_up_of(numerator: int, denominator: int) -> int: ...
 
+@disjoint_base
 class Scorer:
     def __init__(self, pack: Pack) -> None: ...
     @property
@@ -25,6 +35,8 @@ class Scorer:
     def effective_age(self, age: int, orec: int) -> int: ...
     def class_of(self, age: int, sex: int, orec: int, mce_off: bool) -> int: ...
 
+@final
+@disjoint_base
 class MemberBatch:
     def __init__(self, members: Iterable[Any], resolve: Callable[[str, int], tuple[int, int]]) -> None: ...
     def __len__(self) -> int: ...
