@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard engine/*.pyx engine/*.pxd proto/*.py proto/codeset/v1/*.proto)
+SOURCES := pyproject.toml setup.py $(wildcard engine/*.pyx engine/*.pxd engine/client/*.pyx proto/*.py proto/codeset/v1/*.proto)
 CHECKED := engine codesets tests benchmarks examples proto setup.py
 
 .DEFAULT_GOAL := help
@@ -45,7 +45,7 @@ lint: $(VENV)/.built
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/cython-lint engine
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest engine._core engine._msdrg engine._wire
+	$(BIN)/python -m mypy.stubtest engine._core engine._hcc engine._mce engine._msdrg engine._wire
 	$(BIN)/buf lint
 
 $(VENV)/.bench: $(VENV)/.built
@@ -59,4 +59,4 @@ proto: $(VENV)/.built
 	$(BIN)/python proto/generate.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info engine/_pb engine/*.so engine/*.c .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist *.egg-info engine/_pb engine/*.so engine/*.c engine/client/*.so engine/client/*.c .mypy_cache .ruff_cache .pytest_cache

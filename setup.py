@@ -16,12 +16,12 @@ ANNOTATE = os.environ.get("CODESET_ENGINE_ANNOTATE") == "1"
 extensions = [
     Extension(
         f"engine.{name}",
-        [f"engine/{name}.pyx"],
+        [f"engine/{name.replace('.', '/')}.pyx"],
         include_dirs=[np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=["-O1", "-UNDEBUG"] if DEBUG else ["-O3"],
     )
-    for name in ("_claims", "_core", "_hcc", "_mce", "_msdrg", "_wire")
+    for name in ("_claims", "_core", "_hcc", "_mce", "_msdrg", "_wire", "client._fast")
 ]
 
 setup(

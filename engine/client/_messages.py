@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from google.protobuf import json_format
@@ -19,12 +21,20 @@ from google.protobuf.message import Message
 from .._pb.codeset.v1 import error_pb2, grouping_pb2, terminology_pb2
 from ..errors import CodesetError, InvalidDateError, InvalidFieldError
 
+_fast: Any
+try:
+    from . import _fast
+except ImportError:
+    # Not compiled here: the generated classes do the same, more slowly.
+    _fast = None
+
 __all__ = [
     "Chunk",
     "claim_message",
     "code_chunks",
     "date_number",
     "drg_chunks",
+    "drg_dicts",
     "fill_error",
     "kind_number",
     "options_message",
@@ -47,6 +57,13 @@ Date = int | str | datetime.date
 """A day: CCYYMMDD as a number or text, or a date."""
 
 _CLAIM_FIELDS: Final = grouping_pb2.InpatientClaim.DESCRIPTOR.fields_by_name
+_BESIDE_ERROR: Final = {
+    "codeset.v1.DrgResult": ("claim_id", "version", "error"),
+    "codeset.v1.CodeValidation": ("code", "error"),
+    "codeset.v1.EditResult": ("claim_id", "editor_release", "error"),
+    "codeset.v1.HccResult": ("member_id", "model", "payment_year", "error"),
+}
+"""What is left of an item that has an error, by message."""
 _KINDS: Final = terminology_pb2.NodeKind.DESCRIPTOR
 _INTEGER: Final = FieldDescriptor.CPPTYPE_INT32
 _ENUM: Final = FieldDescriptor.CPPTYPE_ENUM
@@ -62,10 +79,9 @@ def to_dict(message: Message) -> dict[str, Any]:
     document = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    if isinstance(message, grouping_pb2.DrgResult) and message.HasField("error"):
-        return {name: document[name] for name in ("claim_id", "version", "error")}
-    if isinstance(message, terminology_pb2.CodeValidation) and message.HasField("error"):
-        return {name: document[name] for name in ("code", "error")}
+    beside_error = _BESIDE_ERROR.get(message.DESCRIPTOR.full_name)
+    if beside_error is not None and message.HasField("error"):
+        return {name: document[name] for name in beside_error}
     return document
 
 
@@ -186,8 +202,8 @@ def _wrong(name: str, expected: str, value: Any) -> InvalidFieldError:
 
 
 class Chunk(NamedTuple):
-    """One request of a long batch: ``request`` holds the good items; ``errors`` the others, by position
-    in the chunk.
+    """One request of a long batch: ``request``, a message or its bytes, holds the good items; ``errors`` the others, by
+    position in the chunk.
     """
 
     request: Any
@@ -226,6 +242,9 @@ def drg_chunks(
     """
     if isinstance(claims, str | bytes | Mapping):
         raise InvalidFieldError(f"claims: expected an iterable of claims, got {type(claims).__name__}", field="claims")
+    if _fast is not None:
+        yield from _drg_bytes(claims, items, size, options)
+        return
     request, count, length = grouping_pb2.BatchGroupDrgRequest(options=options), 0, 0
     errors: dict[int, grouping_pb2.DrgResult] = {}
     for claim in claims:
@@ -233,18 +252,66 @@ def drg_chunks(
             # Three bytes of framing, five for a claim of more than 2 MiB.
             length += _add_claim(request.claims, claim).ByteSize() + 4
         except InvalidFieldError as error:
-            result = grouping_pb2.DrgResult()
-            identifier = claim.get("claim_id") if isinstance(claim, Mapping) else getattr(claim, "claim_id", None)
-            if isinstance(identifier, str) and error.field != "claim_id":
-                result.claim_id = identifier
-            fill_error(result.error, error)
-            errors[count] = result
+            errors[count] = _drg_error(claim, error)
         count += 1
         if count >= items or length >= size:
             yield Chunk(request, count, errors)
             request, count, length, errors = grouping_pb2.BatchGroupDrgRequest(options=options), 0, 0, {}
     if count:
         yield Chunk(request, count, errors)
+
+
+def _drg_bytes(
+    claims: Iterable[ClaimLike], items: int, size: int, options: grouping_pb2.DrgOptions | None
+) -> Iterator[Chunk]:
+    """As ``drg_chunks``, from dicts to bytes; what is no plain dict takes the way through the messages."""
+    request = grouping_pb2.BatchGroupDrgRequest(options=options)
+    writer = _fast.Writer(_shape(grouping_pb2.InpatientClaim), 1, request.SerializeToString())
+    source, count = iter(claims), 0
+    errors: dict[int, grouping_pb2.DrgResult] = {}
+    size += len(writer)
+    while taken := list(islice(source, items - count)):
+        at = 0
+        while at < len(taken):
+            next_at = writer.fill(taken, at, size)
+            count += next_at - at
+            at = next_at
+            if at < len(taken) and len(writer) < size:
+                try:
+                    writer.add(claim_message(taken[at]).SerializeToString())
+                except InvalidFieldError as error:
+                    errors[count] = _drg_error(taken[at], error)
+                count += 1
+                at += 1
+            if count >= items or len(writer) >= size:
+                yield Chunk(writer.take(), count, errors)
+                count, errors = 0, {}
+    if count:
+        yield Chunk(writer.take(), count, errors)
+
+
+def _drg_error(claim: ClaimLike, error: InvalidFieldError) -> grouping_pb2.DrgResult:
+    """Return the result of a claim that cannot be encoded."""
+    result = grouping_pb2.DrgResult()
+    identifier = claim.get("claim_id") if isinstance(claim, Mapping) else getattr(claim, "claim_id", None)
+    # The error is of the first field that is wrong; the id may be wrong as well.
+    if isinstance(identifier, str) and identifier.encode(errors="replace").decode() == identifier:
+        result.claim_id = identifier
+    fill_error(result.error, error)
+    return result
+
+
+def drg_dicts(raw: bytes) -> list[dict[str, Any]]:
+    """Return the results of a BatchGroupDrgResponse as ``to_dict`` has them. Raises ValueError or DecodeError."""
+    if _fast is None:
+        return [to_dict(result) for result in grouping_pb2.BatchGroupDrgResponse.FromString(raw).results]
+    results: list[dict[str, Any]] = _shape(grouping_pb2.BatchGroupDrgResponse).decode(raw)["results"]
+    return results
+
+
+@functools.cache
+def _shape(message: type[Message]) -> Any:
+    return _fast.Shape(message.DESCRIPTOR, _BESIDE_ERROR)
 
 
 def code_chunks(

@@ -6,19 +6,26 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from google.protobuf.message import DecodeError, Message
+
 from .._pb.codeset.v1 import grouping_pb2, terminology_pb2
-from ..errors import BatchTooLargeError, CodesetError
-from ._messages import Chunk, Date, date_number, fill_error, kind_number
+from ..errors import BatchTooLargeError, CodesetError, RpcFailedError
+from ._messages import Chunk, Date, date_number, drg_dicts, fill_error, kind_number, to_dict
 
 __all__ = [
     "DRG",
+    "DRG_DICTS",
     "VALIDATION",
     "Batch",
     "Subsumption",
     "expand_request",
     "halves",
+    "is_batch",
     "lookup_request",
     "merged",
+    "refused",
+    "results",
+    "serialized",
     "subsumes_request",
     "subsumption",
     "validate_request",
@@ -37,13 +44,18 @@ class Subsumption(enum.StrEnum):
 
 
 class Batch(NamedTuple):
-    """What a batch method needs beside its chunks: its items, its results, and a result that is an error."""
+    """What a batch method needs beside its chunks: its items, the results in a response, and a result that is an
+    error.
+    """
 
     method: str
+    request: type[Message]
     items: Callable[[Any], Any]
-    results: Callable[[Any], Sequence[Any]]
+    results: Callable[[bytes], Sequence[Any]]
     part: Callable[[Any, Sequence[Any]], Any]
     failed: Callable[[Any, CodesetError], Any]
+    shown: Callable[[Any], Any] | None = None
+    """Makes of a result that is a message what ``results`` has. None: they are messages."""
 
 
 def validate_request(
@@ -92,25 +104,49 @@ def subsumption(response: terminology_pb2.SubsumesResponse) -> Subsumption:
     return Subsumption[name.removeprefix("SUBSUMPTION_OUTCOME_")]
 
 
-def merged(chunk: Chunk, answered: Sequence[Any]) -> Sequence[Any]:
+def serialized(request: Message | bytes) -> bytes:
+    """Return the bytes of a request that may be bytes already."""
+    return request if isinstance(request, bytes) else request.SerializeToString()
+
+
+def results(batch: Batch, response: bytes) -> Sequence[Any]:
+    """Return the results in a response. Raises RpcFailedError if it is none."""
+    try:
+        return batch.results(response)
+    except (DecodeError, ValueError):
+        raise RpcFailedError(
+            f"{batch.method}: the {len(response):,} bytes that were answered are no response of this API. What is at "
+            "that address?"
+        ) from None
+
+
+def merged(batch: Batch, chunk: Chunk, answered: Sequence[Any]) -> Sequence[Any]:
     """Return the results of a chunk in order: those answered, and in between the items that were never
     sent.
     """
     if not chunk.errors:
         return answered
+    errors = chunk.errors if batch.shown is None else {i: batch.shown(error) for i, error in chunk.errors.items()}
     left = iter(answered)
-    return [chunk.errors[i] if i in chunk.errors else next(left) for i in range(chunk.size)]
+    return [errors[i] if i in errors else next(left) for i in range(chunk.size)]
 
 
 def halves(batch: Batch, chunk: Chunk, error: CodesetError) -> list[Chunk] | None:
     """Cut a request that the server found too large in two; None if it has a single item."""
-    items = batch.items(chunk.request)
+    request = batch.request.FromString(serialized(chunk.request))
+    items = batch.items(request)
     if len(items) < 2:
         if isinstance(error, BatchTooLargeError):
             raise error
         return None
     middle = len(items) // 2
-    return [Chunk(batch.part(chunk.request, part), len(part), {}) for part in (items[:middle], items[middle:])]
+    return [Chunk(batch.part(request, part), len(part), {}) for part in (items[:middle], items[middle:])]
+
+
+def refused(batch: Batch, chunk: Chunk, error: CodesetError) -> list[Any]:
+    """Return the result of the only item of a request that the server found too large."""
+    failed = batch.failed(batch.request.FromString(serialized(chunk.request)), error)
+    return [failed if batch.shown is None else batch.shown(failed)]
 
 
 def _drg_failed(request: grouping_pb2.BatchGroupDrgRequest, error: CodesetError) -> grouping_pb2.DrgResult:
@@ -129,20 +165,31 @@ def _code_failed(
 
 DRG = Batch(
     "BatchGroupDrg",
+    grouping_pb2.BatchGroupDrgRequest,
     lambda request: request.claims,
-    lambda response: response.results,
+    lambda response: grouping_pb2.BatchGroupDrgResponse.FromString(response).results,
     lambda request, claims: grouping_pb2.BatchGroupDrgRequest(
         claims=claims, options=request.options if request.HasField("options") else None
     ),
     _drg_failed,
 )
 
+DRG_DICTS = DRG._replace(results=drg_dicts, shown=to_dict)
+
 VALIDATION = Batch(
     "BatchValidateCodes",
+    terminology_pb2.BatchValidateCodesRequest,
     lambda request: request.items,
-    lambda response: response.results,
+    lambda response: terminology_pb2.BatchValidateCodesResponse.FromString(response).results,
     lambda request, items: terminology_pb2.BatchValidateCodesRequest(
         system=request.system, release=request.release, date=request.date, items=items
     ),
     _code_failed,
 )
+
+_BATCHES = frozenset({DRG.method, VALIDATION.method, "BatchScoreHcc", "BatchEditClaims"})
+
+
+def is_batch(method: str) -> bool:
+    """Whether responses of a method come as bytes, for ``results``."""
+    return method in _BATCHES

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+import wire_check
 import wire_shapes as shapes
-from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import engine
-from engine import errors
 from engine._pb.codeset.v1 import grouping_pb2
 from engine._wire import DrgRequest, EncodedVersion
 from engine.server import ServerConfig
@@ -33,27 +31,8 @@ def services(store: Path) -> Services:
     return Services(engine.open(store), ServerConfig(max_items=50_000))
 
 
-def outcome(answer: Callable[[Facts], Any]) -> tuple[Any, tuple[int, int, str]]:
-    """What a caller gets, or what is wrong; and what the log says."""
-    facts = Facts()
-    try:
-        got = answer(facts)
-    except DecodeError:
-        return "no protobuf", (0, 0, "")
-    except errors.CodesetError as error:
-        return (error.code, str(error), error.field), (facts.items, 0, "")
-    return got, (facts.items, facts.errors, facts.releases)
-
-
-def both(services: Services, raw: bytes) -> tuple[Any, Any]:
-    def through_messages(facts: Facts) -> bytes:
-        return services.batch_group_drg(Request.FromString(raw), facts).SerializeToString()
-
-    return outcome(lambda facts: services.batch_group_drg_bytes(raw, facts)), outcome(through_messages)
-
-
 def check(services: Services, raw: bytes) -> Any:
-    got, expected = both(services, raw)
+    got, expected = wire_check.drg(services, raw)
     assert got == expected
     return got[0]
 

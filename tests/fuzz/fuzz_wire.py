@@ -1,0 +1,68 @@
+"""Fuzzes the path from bytes to bytes against the generated classes.
+
+``python tests/fuzz/fuzz_wire.py [-runs=1000000] tests/fuzz/corpus`` runs it under atheris (libFuzzer) and adds what it
+finds interesting to the corpus; without atheris, the same target gets random inputs. The packs are those of
+``$CODESET_ENGINE_PACKS`` or of the default store.
+
+An input is a request as it is, or, where its first byte is odd, the seed of a request that any conforming encoder might
+have written, damaged where the second byte is odd as well. The target fails when the answers differ: in a byte, in a
+refusal, in an error of an item, or in what the log would say.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+HERE = Path(__file__).parent
+sys.path += [str(HERE.parents[1]), str(HERE.parent / "server")]
+
+import wire_check  # noqa: E402
+import wire_shapes as shapes  # noqa: E402
+
+import engine  # noqa: E402
+from engine.server import ServerConfig  # noqa: E402
+from engine.server.services import Services  # noqa: E402
+
+
+def request_of(data: bytes) -> bytes:
+    """Return the request that an input stands for."""
+    if not data or not data[0] & 1:
+        return data[1:]
+    rng = Random(data[2:])
+    raw = shapes.drg_request(rng)
+    return shapes.damaged(rng, raw) if data[1:2] and data[1] & 1 else raw
+
+
+def target(services: Services) -> Callable[[bytes], None]:
+    """Return the function that fails on an input."""
+
+    def run(data: bytes) -> None:
+        raw = request_of(data)
+        got, expected = wire_check.drg(services, raw)
+        if got != expected:
+            raise AssertionError(f"{raw!r}: got {got!r}, expected {expected!r}")
+
+    return run
+
+
+def main() -> None:
+    """Run until told to stop or the runs are done."""
+    run = target(Services(engine.open(), ServerConfig()))
+    try:
+        import atheris
+    except ImportError:
+        runs = next((int(a.partition("=")[2]) for a in sys.argv if a.startswith("-runs=")), 1_000_000)
+        rng = Random(0)
+        for _ in range(runs):
+            run(rng.randbytes(rng.randrange(1, 200)))
+        sys.stdout.write(f"{runs:,} inputs\n")
+        return
+    atheris.Setup(sys.argv, run)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
