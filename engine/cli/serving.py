@@ -74,6 +74,12 @@ def serve(flags: Mapping[str, Any], config: str | None = None) -> None:
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
     settings = load(given, None if config is None else Path(config))
 
+    if settings.workers > 1:
+        from ..server.workers import supervise
+
+        supervise(settings)
+        return
+
     from ..server import serve as run
 
     run(settings)

@@ -54,14 +54,15 @@ def options(attempts: int, more: Sequence[tuple[str, Any]]) -> list[tuple[str, A
     """Return the options of a channel that tries a call up to ``attempts`` times while the server is
     UNAVAILABLE.
 
-    All methods only read, so trying again is safe. Nothing else is retried: other errors would come again.
+    All methods only read, so trying again is safe. Nothing else is retried: other errors would come again. CANCELLED is
+    what gRPC makes of calls that have arrived at a server that is ending, and that it has not begun.
     """
     policy = {
         "maxAttempts": attempts,
         "initialBackoff": "0.1s",
         "maxBackoff": "2s",
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
     }
     method: dict[str, Any] = {"name": [{}]}
     if attempts > 1:

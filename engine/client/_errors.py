@@ -16,6 +16,9 @@ from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS
 
 __all__ = ["error_of", "raise_for_error"]
 
+_CUT_OFF = "CANCELLED"
+"""What a server that ends says to calls that it has not begun. What is cancelled here has another text."""
+
 _CLASSES = {cls.code: cls for cls in errors.all_errors()}
 
 
@@ -42,7 +45,7 @@ def _error_of(failed: Any, target: str, method: str, metadata: Mapping[str, Any]
         if cls is not None:
             return cls(details, field=info.metadata.get("field", ""))
         return errors.RpcFailedError(f"{method}: {info.reason}: {details}. This client is older than the server.")
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is grpc.StatusCode.UNAVAILABLE or (code is grpc.StatusCode.CANCELLED and details == _CUT_OFF):
         return errors.ServiceUnavailableError(
             f"{method}: no answer from {target} ({details}). Is the server running there "
             "(`codeset-engine serve`), and "

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2_grpc
 
-from ..errors import AddressUnavailableError
+from ..errors import AddressUnavailableError, InvalidFieldError
 from ..library import Library
 from ..rpc import CATALOG, GROUPING, SERVICES, TERMINOLOGY, methods
 from .auth import Guard
 from .calls import Calls
 from .config import ServerConfig
+from .files import write_whole
+from .health import Health, add_reflection
 from .logs import LOGGER, configure
-from .reload import REFUSED, RELEASES, Reloader, ReloadOutcome
+from .reload import RELEASES, Reloader, ReloadOutcome
 from .services import Services
 from .tls import Certificates
+from .workers import supervise
 
 __all__ = ["Server", "open_library", "serve"]
 
@@ -38,18 +37,6 @@ _NEVER = 2**31 - 1
 
 _SLOW = frozenset({"Expand", "ExplainDrg", "ListReleases"})
 """Methods whose answer to a short request may be long, or long in coming."""
-
-
-class _Health(health.aio.HealthServicer):
-    """Health, with what was refused in the trailing metadata of Check: its answer has no place for a reason."""
-
-    refused = ""
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Check."""
-        if self.refused:
-            context.set_trailing_metadata(((REFUSED, self.refused),))
-        return await super().Check(request, context)
 
 
 class Server:
@@ -67,7 +54,7 @@ class Server:
         self.port = 0
         self._executor = ThreadPoolExecutor(config.threads, thread_name_prefix="codeset-batch")
         self._calls = Calls(config, self._executor)
-        self._health = _Health()
+        self._health = Health()
         self.reloader: Reloader | None = None
         self._server: grpc.aio.Server | None = None
 
@@ -95,7 +82,7 @@ class Server:
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
-            reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+            add_reflection(server, tuple(SERVICES), self._health.ended)
         try:
             self.port = (
                 server.add_insecure_port(config.address)
@@ -111,13 +98,13 @@ class Server:
             ) from None
         if isinstance(self.services.library, Library):
             self.reloader = Reloader(self.services.library, self._serve_from, interval=config.watch_interval)
-        await self._report_health()
+        self._report_health()
         await server.start()
         self._server = server
         if self.reloader is not None:
             self.reloader.start()
         if config.port_file is not None:
-            _write_whole(config.port_file, f"{self.port}\n")
+            write_whole(config.port_file, f"{self.port}\n")
 
     async def stop(self, grace: float | None = None) -> None:
         """Refuse new calls, let those in flight finish for ``grace`` seconds (``config.grace`` if None),
@@ -126,19 +113,10 @@ class Server:
         server, self._server = self._server, None
         if server is None:
             return
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
         if self.reloader is not None:
             await self.reloader.stop()
-        grace = self.config.grace if grace is None else grace
-        stopping = asyncio.ensure_future(server.stop(grace))
-        # Streams of health watchers and of reflection never end by themselves and would use up the
-        # grace: they are cut as soon as no call of ours is left.
-        while not stopping.done() and self._calls.active:
-            await asyncio.wait((stopping,), timeout=0.02)
-        if not stopping.done():
-            await asyncio.wait((stopping,), timeout=min(0.2, grace))
-            await server.stop(0)
-        await stopping
+        await server.stop(self.config.grace if grace is None else grace)
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self.config.port_file is not None:
             self.config.port_file.unlink(missing_ok=True)
@@ -160,9 +138,9 @@ class Server:
         """Serve from another library. Calls that read the reference before go on with what they read."""
         self.services.library = outcome.library
         self.services.store_error = outcome.refused.get("")
-        await self._report_health()
+        self._report_health()
 
-    async def _report_health(self) -> None:
+    def _report_health(self) -> None:
         refused = {f"{path.parent.name}/{path.name}": error for path, error in self.services.library.unusable}
         if self.services.store_error is not None:
             refused[""] = self.services.store_error
@@ -170,17 +148,15 @@ class Server:
         names = (f"{name}={error.code}" for name, error in sorted(refused.items()))
         self._health.refused = ", ".join(names).encode("ascii", "replace").decode()[:1000]
         kinds = {info.kind for info in self.services.library.releases()}
-        for service, serving in (
-            ("", True),
-            (CATALOG, True),
-            (TERMINOLOGY, "codes" in kinds),
-            (GROUPING, not kinds.isdisjoint({"msdrg", "mce", "hcc"})),
-            (RELEASES, not refused),
-        ):
-            await self._health.set(
-                service,
-                health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING,
-            )
+        self._health.report(
+            {
+                "": True,
+                CATALOG: True,
+                TERMINOLOGY: "codes" in kinds,
+                GROUPING: not kinds.isdisjoint({"msdrg", "mce", "hcc"}),
+                RELEASES: not refused,
+            }
+        )
 
 
 def _channel_options(config: ServerConfig, share_port: bool) -> list[tuple[str, int]]:
@@ -226,15 +202,29 @@ def serve(config: ServerConfig | None = None, library: Library | None = None) ->
     Prints one line, ``listening HOST:PORT``, to standard output as soon as requests are answered, and
     logs to standard error, one JSON object a line. A second signal ends the process without waiting.
 
-    ``library``: None opens the one that ``config`` names. Raises what ``open`` raises, and
-    AddressUnavailableError.
+    With more than one worker this process only watches over them, and they serve. SIGHUP has the store looked at.
+
+    ``library``: None opens the one that ``config`` names; workers open their own, and cannot be given one. Raises what
+    ``open`` raises, InvalidFieldError and AddressUnavailableError.
     """
     config = config or ServerConfig()
+    if config.workers > 1:
+        if library is not None:
+            raise InvalidFieldError(
+                "workers: expected 1 with a library given, which other processes cannot share", field="workers"
+            )
+        supervise(config)
+        return
     configure(level=config.log_level)
-    asyncio.run(_serve(config, library or open_library(config)))
+    asyncio.run(run(config, library or open_library(config)))
 
 
-async def _serve(config: ServerConfig, library: Library) -> None:
+async def run(
+    config: ServerConfig, library: Library, *, share_port: bool = False, until_end_of: TextIO | None = None
+) -> None:
+    """Serve on the running event loop as ``serve`` does. ``until_end_of``: end also when nothing more can be read from
+    it.
+    """
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
@@ -246,7 +236,16 @@ async def _serve(config: ServerConfig, library: Library) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    server = Server(config, library)
+    if until_end_of is not None:
+        descriptor = until_end_of.fileno()
+
+        def read() -> None:
+            if not os.read(descriptor, 4096):
+                loop.remove_reader(descriptor)
+                ended.set()
+
+        loop.add_reader(descriptor, read)
+    server = Server(config, library, share_port=share_port)
     await server.start()
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -264,16 +263,3 @@ async def _serve(config: ServerConfig, library: Library) -> None:
     _logger.info("draining", extra={"fields": {"grace_s": config.grace}})
     await server.stop()
     _logger.info("stopped")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write ``path`` so that a reader sees all of it or no file."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
