@@ -1,7 +1,7 @@
 """Types of the compiled scorer; the contract is in the docstrings of ``_hcc.pyx`` and in ``_hcc.pxd``."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,6 @@ from .pack import Pack
 __pyx_capi__: dict[str, Any]
 __test__: dict[str, Any]
 
-def __reduce_cython__(self: Any) -> Any: ...
-def __setstate_cython__(self: Any, __pyx_state: Any) -> None: ...
-
 OLDEST: int
 NONE: int
 SEXES: Mapping[Any, int]
@@ -26,7 +23,7 @@ def half_up_of(numerator: int, denominator: int) -> int: ...
 
 @disjoint_base
 class Scorer:
-    def __init__(self, pack: Pack) -> None: ...
+    def __new__(cls, pack: Pack) -> Self: ...
     @property
     def pack(self) -> Pack: ...
     @property
@@ -36,9 +33,8 @@ class Scorer:
     def class_of(self, age: int, sex: int, orec: int, mce_off: bool) -> int: ...
 
 @final
-@disjoint_base
 class MemberBatch:
-    def __init__(self, members: Iterable[Any], resolve: Callable[[str, int], tuple[int, int]]) -> None: ...
+    def __new__(cls, members: Iterable[Any], resolve: Callable[[str, int], tuple[int, int]]) -> Self: ...
     def __len__(self) -> int: ...
     @property
     def members(self) -> Sequence[Any]: ...

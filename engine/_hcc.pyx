@@ -195,10 +195,13 @@ cdef class Scorer:
     its array.
     """
 
-    def __init__(self, pack):
+    def __cinit__(self, pack):
         self.pack = pack
         self.arrays = {}
         self._open()
+
+    def __reduce__(self):
+        raise TypeError("a Scorer holds mappings and cannot be pickled; open the library again in the other process")
 
     def _open(self):
         cdef Tables* t = &self.tables
@@ -382,12 +385,10 @@ cdef class MemberBatch:
     cdef dict _resolved
     cdef object _resolve
 
-    def __cinit__(self):
+    def __cinit__(self, members, resolve):
+        cdef Py_ssize_t i, dx
         self.errors = {}
         self._resolved = {}
-
-    def __init__(self, members, resolve):
-        cdef Py_ssize_t i, dx
         self.members = members if isinstance(members, (list, tuple)) else list(members)
         self._resolve = resolve
         self.n = len(self.members)
@@ -413,6 +414,9 @@ cdef class MemberBatch:
     def __dealloc__(self):
         PyMem_Free(self.rows)
         PyMem_Free(self.dx)
+
+    def __reduce__(self):
+        raise TypeError("a MemberBatch cannot be pickled; pickle the members")
 
     def __len__(self):
         return self.n
