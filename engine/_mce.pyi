@@ -1,6 +1,6 @@
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +8,16 @@ import numpy.typing as npt
 from .errors import CodesetError
 from .pack import Pack
 
+__pyx_capi__: dict[str, Any]
+__test__: dict[str, Any]
+
 SEXES: Mapping[Any, int]
 MISSING: Sequence[str]
 RESULT_DTYPE: np.dtype[Any]
 
 def day_of(date: int | str | datetime.date | None) -> int: ...
 
+@final
 class Editor:
     def __init__(self, pack: Pack) -> None: ...
     @property
@@ -23,6 +27,7 @@ class Editor:
     @property
     def version(self) -> int: ...
 
+@final
 class EditBatch:
     def __init__(self, claims: Iterable[Any]) -> None: ...
     def __len__(self) -> int: ...

@@ -362,6 +362,7 @@ cdef inline void nothing_found(const Claim* claim, uint64_t* dx, uint64_t* px) n
 # --- tables of one release ----------------------------------------------------------------------------------
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Editor:
     """The verified tables of one release. Immutable; any number of threads may edit from it.
 
@@ -522,6 +523,7 @@ cdef bint read_code(const char* text, Py_ssize_t length, Code* code) noexcept no
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class EditBatch:
     """Claims, checked and laid out for editing.
 
