@@ -16,6 +16,16 @@ Contract
 from __future__ import annotations
 
 from .._pb.codeset.v1.catalog_pb2 import Release, Source
+from .._pb.codeset.v1.editing_pb2 import (
+    AgeConflict,
+    CodeEdits,
+    EditCount,
+    EditInfo,
+    EditResult,
+    EditType,
+    MceEdit,
+    MceOptions,
+)
 from .._pb.codeset.v1.error_pb2 import ItemError
 from .._pb.codeset.v1.grouping_pb2 import (
     AdmitDiagnosisFlag,
@@ -42,6 +52,7 @@ from .._pb.codeset.v1.grouping_pb2 import (
     Sex,
     TieBreaker,
 )
+from .._pb.codeset.v1.scoring_pb2 import HccDetail, HccOptions, HccResult, PaymentFactors, RiskMember
 from .._pb.codeset.v1.terminology_pb2 import (
     Axis,
     CodeStatus,
@@ -54,9 +65,11 @@ from .._pb.codeset.v1.terminology_pb2 import (
     NoteKind,
 )
 from ._channel import DEFAULT_TARGET
+from ._editing import EditOptionsLike
 from ._errors import raise_for_error
 from ._messages import ClaimLike, CodeLike, OptionsLike, to_dict
 from ._requests import Subsumption
+from ._scoring import HccOptionsLike, MemberLike
 from .aio import AsyncClient
 from .sync import Client
 
@@ -65,10 +78,12 @@ __all__ = [
     "AdmitDiagnosisFlag",
     "AffectFlags",
     "AffectsDrg",
+    "AgeConflict",
     "AsyncClient",
     "Axis",
     "ClaimLike",
     "Client",
+    "CodeEdits",
     "CodeLike",
     "CodeStatus",
     "CodeToValidate",
@@ -79,24 +94,38 @@ __all__ = [
     "DrgExplanation",
     "DrgOptions",
     "DrgResult",
+    "EditCount",
+    "EditInfo",
+    "EditOptionsLike",
+    "EditResult",
+    "EditType",
     "Grouping",
     "Hac",
     "HacCriteria",
     "HacStatus",
     "HacUsage",
+    "HccDetail",
+    "HccOptions",
+    "HccOptionsLike",
+    "HccResult",
     "HospitalStatus",
     "InpatientClaim",
     "ItemError",
     "LookupResponse",
+    "MceEdit",
+    "MceOptions",
     "MedSurg",
+    "MemberLike",
     "NodeKind",
     "Note",
     "NoteKind",
     "OptionsLike",
+    "PaymentFactors",
     "PoaError",
     "ProcedureResult",
     "Release",
     "ReturnCode",
+    "RiskMember",
     "Severity",
     "SeverityUsage",
     "Sex",

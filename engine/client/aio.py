@@ -11,7 +11,7 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
+from .._pb.codeset.v1 import catalog_pb2, editing_pb2, grouping_pb2, scoring_pb2, terminology_pb2
 from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
 from ..rpc import SERVICES, methods
 from ._channel import (
@@ -25,6 +25,16 @@ from ._channel import (
     call_metadata,
     channel_credentials,
     options,
+)
+from ._editing import (
+    EDIT,
+    EDIT_AND_GROUP,
+    EditOptionsLike,
+    Wanted,
+    edit_chunks,
+    edit_chunks_async,
+    edit_request,
+    wanted_of,
 )
 from ._errors import error_of
 from ._messages import (
@@ -47,8 +57,8 @@ from ._requests import (
     Subsumption,
     expand_request,
     halves,
-    lookup_request,
     is_batch,
+    lookup_request,
     merged,
     refused,
     results,
@@ -57,6 +67,7 @@ from ._requests import (
     subsumption,
     validate_request,
 )
+from ._scoring import HCC, HccOptionsLike, MemberLike, hcc_chunks, hcc_options_message, member_message
 
 __all__ = ["AsyncClient"]
 
@@ -269,6 +280,97 @@ class AsyncClient:
             return _drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted)
         return _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
 
+    async def score_hcc(
+        self, member: MemberLike, *, options: HccOptionsLike | None = None, timeout: float | None = None
+    ) -> scoring_pb2.HccResult:
+        """As ``Client.score_hcc``."""
+        request = scoring_pb2.ScoreHccRequest(member=member_message(member), options=hcc_options_message(options))
+        response: scoring_pb2.ScoreHccResponse = await self._call("ScoreHcc", request, timeout)
+        return response.result
+
+    async def score_hcc_many(
+        self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
+    ) -> list[scoring_pb2.HccResult]:
+        """As ``Client.score_hcc_many``."""
+        return [result async for result in self.iter_hcc(members, options=options, timeout=timeout)]
+
+    def iter_hcc(
+        self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
+    ) -> AsyncIterator[scoring_pb2.HccResult]:
+        """As ``Client.iter_hcc``."""
+        wanted = hcc_options_message(options)
+        return self._batches(HCC, _each(hcc_chunks(members, self._chunk_items, self._chunk_bytes, wanted)), timeout)
+
+    async def edit_claim(
+        self,
+        claim: ClaimLike,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> editing_pb2.EditResult:
+        """As ``Client.edit_claim``."""
+        request = edit_request(claim, wanted_of(editor_release, options, False))
+        response: grouping_pb2.EditClaimResponse = await self._call("EditClaim", request, timeout)
+        return response.result
+
+    async def edit_and_group(
+        self,
+        claim: ClaimLike,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> tuple[editing_pb2.EditResult, grouping_pb2.DrgResult]:
+        """As ``Client.edit_and_group``."""
+        request = edit_request(claim, wanted_of(editor_release, options, True, drg_options))
+        response: grouping_pb2.EditClaimResponse = await self._call("EditClaim", request, timeout)
+        return response.result, response.drg_result
+
+    async def edit_claims_many(
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> list[editing_pb2.EditResult]:
+        """As ``Client.edit_claims_many``; also takes an asynchronous iterable."""
+        edited = self.iter_edits(claims, editor_release=editor_release, options=options, timeout=timeout)
+        return [result async for result in edited]
+
+    def iter_edits(
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[editing_pb2.EditResult]:
+        """As ``Client.iter_edits``; also takes an asynchronous iterable."""
+        wanted = wanted_of(editor_release, options, False)
+        return self._batches(EDIT, self._edit_chunks(claims, wanted), timeout)
+
+    def iter_edit_and_group(
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[tuple[editing_pb2.EditResult, grouping_pb2.DrgResult]]:
+        """As ``Client.iter_edit_and_group``; also takes an asynchronous iterable."""
+        wanted = wanted_of(editor_release, options, True, drg_options)
+        return self._batches(EDIT_AND_GROUP, self._edit_chunks(claims, wanted), timeout)
+
+    async def edits(self, *, timeout: float | None = None) -> list[editing_pb2.EditInfo]:
+        """As ``Client.edits``."""
+        request = grouping_pb2.ListEditsRequest()
+        response: grouping_pb2.ListEditsResponse = await self._call("ListEdits", request, timeout)
+        return list(response.edits)
+
     async def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """As ``Client.releases``."""
         request = catalog_pb2.ListReleasesRequest(system=system or "")
@@ -328,6 +430,13 @@ class AsyncClient:
                         response_deserializer=None if is_batch(method.name) else method.response.FromString,
                     )
         return self._channel
+
+    def _edit_chunks(
+        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], wanted: Wanted
+    ) -> AsyncIterator[Chunk]:
+        if isinstance(claims, AsyncIterable):
+            return edit_chunks_async(claims, self._chunk_items, self._chunk_bytes, wanted)
+        return _each(edit_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
 
     async def _call(self, name: str, request: Any, timeout: float | None) -> Any:
         self._open()

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import grpc
 
-from .._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
+from .._pb.codeset.v1 import catalog_pb2, editing_pb2, grouping_pb2, scoring_pb2, terminology_pb2
 from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
 from ..rpc import SERVICES, Method, methods
 from ._channel import (
@@ -24,6 +24,7 @@ from ._channel import (
     channel_credentials,
     options,
 )
+from ._editing import EDIT, EDIT_AND_GROUP, EditOptionsLike, edit_chunks, edit_request, wanted_of
 from ._errors import error_of
 from ._messages import (
     Chunk,
@@ -45,8 +46,8 @@ from ._requests import (
     Subsumption,
     expand_request,
     halves,
-    lookup_request,
     is_batch,
+    lookup_request,
     merged,
     refused,
     results,
@@ -55,6 +56,7 @@ from ._requests import (
     subsumption,
     validate_request,
 )
+from ._scoring import HCC, HccOptionsLike, MemberLike, hcc_chunks, hcc_options_message, member_message
 
 __all__ = ["Client"]
 
@@ -296,6 +298,121 @@ class Client:
         """
         wanted = options_message(options)
         return self._batches(DRG_DICTS, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+
+    def score_hcc(
+        self, member: MemberLike, *, options: HccOptionsLike | None = None, timeout: float | None = None
+    ) -> scoring_pb2.HccResult:
+        """Score one member of a health plan: every segment of its risk adjustment model.
+
+        ``options``: level of detail, payment factors, blend; None for scores with the factors of the year. Raises what
+        is wrong with a member that cannot be scored.
+        """
+        request = scoring_pb2.ScoreHccRequest(member=member_message(member), options=hcc_options_message(options))
+        response: scoring_pb2.ScoreHccResponse = self._call("ScoreHcc", request, timeout)
+        return response.result
+
+    def score_hcc_many(
+        self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
+    ) -> list[scoring_pb2.HccResult]:
+        """Score members, in order; see ``iter_hcc``."""
+        return list(self.iter_hcc(members, options=options, timeout=timeout))
+
+    def iter_hcc(
+        self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
+    ) -> Iterator[scoring_pb2.HccResult]:
+        """Score any number of members, yielding one result a member, in order, as they come.
+
+        A member that cannot be scored, or not even encoded, has ``error`` set in its result. Members are taken from the
+        iterable as they are needed. ``timeout`` is for each request that the batch is cut into. What is wrong with the
+        options raises.
+        """
+        wanted = hcc_options_message(options)
+        return self._batches(HCC, hcc_chunks(members, self._chunk_items, self._chunk_bytes, wanted), timeout)
+
+    def edit_claim(
+        self,
+        claim: ClaimLike,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> editing_pb2.EditResult:
+        """Edit one inpatient claim with the Medicare Code Editor.
+
+        ``editor_release``: "43.1"; None for the newest the server has. ``options``: edits that are not to be raised.
+        Raises what is wrong with a claim that cannot be edited.
+        """
+        request = edit_request(claim, wanted_of(editor_release, options, False))
+        response: grouping_pb2.EditClaimResponse = self._call("EditClaim", request, timeout)
+        return response.result
+
+    def edit_and_group(
+        self,
+        claim: ClaimLike,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> tuple[editing_pb2.EditResult, grouping_pb2.DrgResult]:
+        """Edit and group one inpatient claim in one call; see ``edit_claim`` and ``group_drg``.
+
+        Raises what is wrong with a claim that cannot be edited. One that cannot be grouped has ``error`` set in its DRG
+        result.
+        """
+        request = edit_request(claim, wanted_of(editor_release, options, True, drg_options))
+        response: grouping_pb2.EditClaimResponse = self._call("EditClaim", request, timeout)
+        return response.result, response.drg_result
+
+    def edit_claims_many(
+        self,
+        claims: Iterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> list[editing_pb2.EditResult]:
+        """Edit claims, in order; see ``iter_edits``."""
+        return list(self.iter_edits(claims, editor_release=editor_release, options=options, timeout=timeout))
+
+    def iter_edits(
+        self,
+        claims: Iterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[editing_pb2.EditResult]:
+        """Edit any number of claims, yielding one result a claim, in order, as they come.
+
+        A claim that cannot be edited, or not even encoded, has ``error`` set in its result. Claims are taken from the
+        iterable as they are needed. ``timeout`` is for each request that the batch is cut into. What is wrong with the
+        release or the options raises.
+        """
+        wanted = wanted_of(editor_release, options, False)
+        return self._batches(EDIT, edit_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+
+    def iter_edit_and_group(
+        self,
+        claims: Iterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[tuple[editing_pb2.EditResult, grouping_pb2.DrgResult]]:
+        """Edit and group any number of claims in one pass, yielding a pair a claim, in order, as they come.
+
+        Each of a pair has its own ``error``; otherwise as ``iter_edits`` and ``iter_drg``.
+        """
+        wanted = wanted_of(editor_release, options, True, drg_options)
+        chunks = edit_chunks(claims, self._chunk_items, self._chunk_bytes, wanted)
+        return self._batches(EDIT_AND_GROUP, chunks, timeout)
+
+    def edits(self, *, timeout: float | None = None) -> list[editing_pb2.EditInfo]:
+        """Return what there is to know of every edit: its title, meaning, what to do, and payment type."""
+        response: grouping_pb2.ListEditsResponse = self._call("ListEdits", grouping_pb2.ListEditsRequest(), timeout)
+        return list(response.edits)
 
     def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """Return the releases the server has, of one system or of all."""
