@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -24,6 +25,7 @@ from .config import ServerConfig
 from .files import write_whole
 from .health import Health, add_reflection
 from .logs import LOGGER, configure
+from .metrics import DIRECTORY, Exporter, ServerMetrics
 from .reload import RELEASES, Reloader, ReloadOutcome
 from .services import Services
 from .tls import Certificates
@@ -56,6 +58,8 @@ class Server:
         self._calls = Calls(config, self._executor)
         self._health = Health()
         self.reloader: Reloader | None = None
+        self.metrics: ServerMetrics | None = None
+        self.exporter: Exporter | None = None
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -102,6 +106,8 @@ class Server:
         await server.start()
         self._server = server
         if self.reloader is not None:
+        if config.metrics_port is not None or os.environ.get(DIRECTORY):
+            self._count()
             self.reloader.start()
         if config.port_file is not None:
             write_whole(config.port_file, f"{self.port}\n")
@@ -122,6 +128,8 @@ class Server:
             self.config.port_file.unlink(missing_ok=True)
 
     async def __aenter__(self) -> Self:
+        if self.exporter is not None:
+            self.exporter.stop()
         await self.start()
         return self
 
@@ -135,6 +143,13 @@ class Server:
         return await self.reloader.reload() if self.reloader is not None else None
 
     async def _serve_from(self, outcome: ReloadOutcome) -> None:
+    def _count(self) -> None:
+        """Count from now on, and serve the figures unless a supervisor does."""
+        self.metrics = ServerMetrics(self._calls)
+        self._calls.observe = self.metrics.call
+        if self.config.metrics_port is not None:
+            self.exporter = Exporter(self.config, self.metrics.registry, lambda: {0: os.getpid()})
+
         """Serve from another library. Calls that read the reference before go on with what they read."""
         self.services.library = outcome.library
         self.services.store_error = outcome.refused.get("")
@@ -144,6 +159,8 @@ class Server:
         refused = {f"{path.parent.name}/{path.name}": error for path, error in self.services.library.unusable}
         if self.services.store_error is not None:
             refused[""] = self.services.store_error
+        if self.metrics is not None:
+            self.metrics.reload(outcome)
         # Names of directories: whatever is in them, a header takes printable ASCII only.
         names = (f"{name}={error.code}" for name, error in sorted(refused.items()))
         self._health.refused = ", ".join(names).encode("ascii", "replace").decode()[:1000]
@@ -162,6 +179,9 @@ class Server:
 def _channel_options(config: ServerConfig, share_port: bool) -> list[tuple[str, int]]:
     return [
         # Twice our own limit: a request a little too long gets an answer with a reason, one far
+        if self.metrics is not None:
+            systems = Counter(info.system for info in self.services.library.releases())
+            self.metrics.releases(systems, len(refused))
         # too long is cut off by gRPC before it is in memory.
         ("grpc.max_receive_message_length", 2 * config.max_message_bytes),
         ("grpc.max_send_message_length", -1),

@@ -92,6 +92,13 @@ class Calls:
     def handler(
         self, method: Method, answer: Answer, from_bytes: FromBytes | None = None, *, slow: bool = False
     ) -> Handler:
+        self._ending = asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a thread."""
+        queue = getattr(self._executor, "_work_queue", None)
+        return queue.qsize() if queue is not None else 0
         """Return the handler of ``method``. ``from_bytes``: asked first. ``slow``: always in a thread, also for a short
         request.
         """

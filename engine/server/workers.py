@@ -21,12 +21,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import AddressUnavailableError, CodesetError, InternalError, all_errors
 from .config import ServerConfig
 from .files import write_whole
 from .logs import LOGGER, configure
+
+if TYPE_CHECKING:
+    from .metrics import Exporter, SharedCounts
 
 __all__ = ["Supervisor", "supervise"]
 
@@ -196,8 +199,35 @@ async def _supervise(config: ServerConfig) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    supervisor = Supervisor(config)
+    counts: SharedCounts | None = None
+    if config.metrics_port is not None:
+        # Only where metrics are wanted: the client library decides by the environment when it is imported.
+        from .metrics import SharedCounts
+
+        counts = SharedCounts()
+    supervisor = Supervisor(config, counts.environment if counts is not None else None)
+    try:
+        await _watch_over(supervisor, config, ended, counts)
+    finally:
+        if counts is not None:
+            counts.remove()
+
+
+async def _watch_over(
+    supervisor: Supervisor, config: ServerConfig, ended: asyncio.Event, counts: SharedCounts | None
+) -> None:
     await supervisor.start()
+    loop = asyncio.get_running_loop()
+    exporter: Exporter | None = None
+    if counts is not None:
+        from .metrics import Exporter
+
+        supervisor.when_one_ends(counts.ended)
+        try:
+            exporter = Exporter(config, counts.registry, lambda: supervisor.pids, lambda: supervisor.restarts)
+        except BaseException:
+            await supervisor.stop()
+            raise
     loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
     if config.port_file is not None:
         write_whole(config.port_file, f"{supervisor.config.port}\n")
@@ -208,6 +238,8 @@ async def _supervise(config: ServerConfig) -> None:
     await ended.wait()
     _logger.info("draining", extra={"fields": {"grace_s": config.grace}})
     await supervisor.stop()
+    if exporter is not None:
+        exporter.stop()
     if config.port_file is not None:
         config.port_file.unlink(missing_ok=True)
     _logger.info("stopped")
