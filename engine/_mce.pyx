@@ -376,7 +376,7 @@ cdef class Editor:
     cdef readonly int version
     cdef dict _arrays
 
-    def __init__(self, pack):
+    def __cinit__(self, pack):
         cdef Tables* t = &self.tables
         self.pack = pack
         self.release = pack.manifest.release
@@ -545,13 +545,11 @@ cdef class EditBatch:
     cdef object _kind
     cdef bint _has_presence
 
-    def __cinit__(self):
+    def __cinit__(self, claims):
+        cdef Py_ssize_t i, dx, px
         self.errors = {}
         self._days = {}
         self._texts = {}
-
-    def __init__(self, claims):
-        cdef Py_ssize_t i, dx, px
         self.claims = claims if isinstance(claims, (list, tuple)) else list(claims)
         self.n = len(self.claims)
         self.rows = <ClaimRow*>PyMem_Malloc(max(self.n, 1) * sizeof(ClaimRow))

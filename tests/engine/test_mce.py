@@ -643,3 +643,11 @@ def test_hostile_indices_never_crash(store: Path, tmp_path: Path) -> None:
     assert tried == refused + edited
     assert tried >= 200
     assert refused >= 50
+
+
+def test_editors_and_batches_are_whole_from_the_start() -> None:
+    from engine import _mce
+
+    for kind in (_mce.Editor, _mce.EditBatch):
+        with pytest.raises(TypeError):
+            kind.__new__(kind)  # type: ignore[call-arg]
