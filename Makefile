@@ -8,13 +8,14 @@ SOURCES := pyproject.toml setup.py $(wildcard engine/*.pyx engine/*.pxd engine/c
 CHECKED := engine codesets tests benchmarks examples proto setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packs demo test lint check bench proto clean
+.PHONY: help setup packs demo test lint check bench load proto clean
 
 help:
 	@echo "make setup   environment, extension modules and the default code sets (FY2023 on)"
 	@echo "make demo    a server on loopback, and a client that groups real claims"
 	@echo "make test    everything CI runs: linters, type checks, tests"
 	@echo "make bench   benchmarks with peers, as a table"
+	@echo "make load    a server under load of every kind: rates, latencies, as a table and a picture"
 	@echo "make clean   remove what was built, the environment included"
 
 setup: packs
@@ -54,6 +55,9 @@ $(VENV)/.bench: $(VENV)/.built
 
 bench: packs $(VENV)/.bench
 	$(BIN)/python -m benchmarks.report
+
+load: packs $(VENV)/.bench
+	$(BIN)/python -m benchmarks.load
 
 proto: $(VENV)/.built
 	$(BIN)/python proto/generate.py

@@ -1,0 +1,396 @@
+"""Put load on a server of this machine, and show what it took as a table and a picture.
+
+    python -m benchmarks.load                     # every kind of call, closed and open loop; some minutes
+    python -m benchmarks.load --workers 1 2       # the same for several numbers of server processes
+    python -m benchmarks.load --soak 600          # everything mixed, memory watched
+    python -m benchmarks.load --target 127.0.0.1:50051 --store DIR     # a server that is there, and its packs
+
+Writes ``load.md`` and ``load.svg`` (``soak.md``, ``soak.svg``) in ``build/bench``; the pictures need matplotlib. Ends
+with status 1 if a call failed, an answer was wrong, or memory grew. Sends to loopback addresses only, and is bounded in
+time and calls.
+
+The kinds of calls take turns, in several rounds, so that what else the machine does falls on all of them; figures are
+medians over the rounds. Server and clients share the machine's cores: processor time of the server an item says what it
+took, whoever else was busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .load_calls import available
+from .load_driver import Outcome, Phase, clients, corrected
+from .load_server import Serving, loopback, serving, workers_supported
+from .soak import Soak, soak
+
+OUTPUT = Path(__file__).parents[1] / "build" / "bench"
+PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+OPEN_SHARES = (0.5, 0.8)
+"""Rates of the open loops, as shares of the closed loop's."""
+
+MIXED = {
+    "ValidateCode": 30.0,
+    "GroupDrg": 60.0,
+    "BatchGroupDrg, DRG": 1.0,
+    "BatchGroupDrg, full": 1.0,
+    "StreamGroupDrg, full": 1.0,
+}
+
+
+@dataclass
+class Figure:
+    """A phase over its rounds, on one server. ``limit``: name of the phase that it is compared with."""
+
+    workers: int
+    phase: Phase
+    limit: str = ""
+    outcome: Outcome = field(default_factory=Outcome)
+    rates: list[float] = field(default_factory=list)
+    """Calls a second, by round."""
+    item_rates: list[float] = field(default_factory=list)
+    server_seconds: float = 0.0
+    """Processor time of the server, all rounds."""
+
+    def add(self, outcome: Outcome, server_seconds: float) -> None:
+        self.outcome.add(outcome)
+        self.rates.append(sum(outcome.calls.values()) / outcome.seconds)
+        self.item_rates.append(outcome.items / outcome.seconds)
+        self.server_seconds += server_seconds
+
+    @property
+    def rate(self) -> float:
+        return median(self.item_rates)
+
+    def cost(self) -> float | None:
+        """Return microseconds of processor time an item: the server's; in process, this process's."""
+        seconds = self.outcome.cpu_seconds if self.phase.client == "process" else self.server_seconds
+        return seconds / self.outcome.items * 1e6 if seconds and self.outcome.items else None
+
+    def latency(self) -> Any:
+        """Return the latencies as a caller with a schedule would see them."""
+        whole = self.outcome.whole_latency()
+        return whole if self.phase.rate else corrected(whole)
+
+
+def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
+    """Return the closed loops and what each is compared with."""
+    there = available()
+    few = max(2, min(4, senders))
+
+    def one(name: str, how_many: int, limit: str = "") -> tuple[Phase, str]:
+        return Phase(name, {name: 1.0}, seconds, how_many), limit
+
+    found = [
+        one("echo", senders),
+        one("ValidateCode", senders, "echo"),
+        one("GroupDrg", senders, "echo"),
+    ]
+    for detail in ("DRG", "full"):
+        name = f"BatchGroupDrg, {detail}"
+        inside = f"in process, {detail}"
+        found += [
+            (Phase(inside, {name: 1.0}, seconds, 1, client="process"), ""),
+            one(name, few, inside),
+            (Phase(f"engine.client, {detail}", {name: 1.0}, seconds, 1, client="dicts"), inside),
+        ]
+    if "StreamGroupDrg, full" in there:
+        found.append(one("StreamGroupDrg, full", few, "in process, full"))
+    found.append(one("BatchValidateCodes", few))
+    mix = {name: weight for name, weight in MIXED.items() if name in there}
+    found.append((Phase("mixed", mix, seconds, senders), ""))
+    return found
+
+
+def measure(server: Serving, arguments: argparse.Namespace, workers: int, console: Console) -> list[Figure]:
+    """Run all phases on ``server``: closed loops in rounds, then open loops at shares of the rates found."""
+    figures = [Figure(workers, phase, limit) for phase, limit in phases(arguments.seconds, arguments.senders * workers)]
+
+    def run(figure: Figure) -> None:
+        before = server.cpu_seconds()
+        outcome = load.run(figure.phase)
+        figure.add(outcome, server.cpu_seconds() - before)
+
+    with clients(server.target, arguments.store, arguments.clients) as load:
+        for figure in figures:
+            # Connections, packs and expected answers are made before it counts.
+            load.run(Phase(figure.phase.name, figure.phase.mix, 1.0, figure.phase.senders, client=figure.phase.client))
+        for round_ in range(arguments.rounds):
+            for figure in figures:
+                run(figure)
+            console.print(f"{workers} worker(s): round {round_ + 1} of {arguments.rounds} done", style="dim")
+        for name in ("GroupDrg", "mixed"):
+            closed = next(figure for figure in figures if figure.phase.name == name)
+            for share in OPEN_SHARES:
+                rate = arguments.rate or share * median(closed.rates)
+                phase = Phase(f"{name}, open loop, {rate:,.0f}/s", closed.phase.mix, arguments.seconds * 2, rate=rate)
+                figures.append(Figure(workers, phase))
+                run(figures[-1])
+                if arguments.rate:
+                    break
+    return figures
+
+
+HEADINGS = (
+    "workers", "what", "calls/s", "items/s", "µs", "to", "rate", "per core", "50 %", "90 %", "99 %", "99.9 %", "max",
+    "errors", "compared", "decoded",
+)  # fmt: skip
+
+
+def rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
+    """Return the cells of the table. Latencies are in milliseconds."""
+    found = []
+    for figure in figures:
+        latency, cost = figure.latency(), figure.cost()
+        rate = per_core = ""
+        limits = [other for other in figures if other.workers == figure.workers and other.phase.name == figure.limit]
+        for limit in limits:
+            # Of each round by itself: what slowed one down slowed the other down too.
+            rate = f"{median(a / b for a, b in zip(figure.item_rates, limit.item_rates, strict=True)):.2f}"
+            limit_cost = limit.cost()
+            if cost and limit_cost:
+                per_core = f"{limit_cost / cost:.2f}"
+        outcome = figure.outcome
+        found.append(
+            (
+                str(figure.workers) if figure.phase.client != "process" else "",
+                figure.phase.name,
+                f"{median(figure.rates):,.0f}" if median(figure.rates) >= 10 else f"{median(figure.rates):.1f}",
+                f"{figure.rate:,.0f}",
+                "" if cost is None else f"{cost:,.1f}",
+                figure.limit,
+                rate,
+                per_core,
+                *(f"{latency.get_value_at_percentile(p) / 1000:,.2f}" for p in PERCENTILES),
+                f"{latency.get_max_value() / 1000:,.1f}",
+                ", ".join(f"{count} {code}" for code, count in sorted(outcome.errors.items())) or "0",
+                f"{outcome.compared:,}",
+                f"{outcome.decoded:,}",
+            )
+        )
+    return found
+
+
+def notes(arguments: argparse.Namespace) -> list[str]:
+    """Return what has to be known to read the table."""
+    return [
+        f"{os.cpu_count()} cores for the server, {arguments.clients} client process(es) and whatever else ran; "
+        f"{platform.python_implementation()} {platform.python_version()}; medians over {arguments.rounds} rounds of "
+        f"{arguments.seconds:g} s.",
+        "Latencies in ms. Closed loops: corrected for coordinated omission with the median as the interval. Open "
+        "loops: from the moment a call was due.",
+        "µs: processor time an item (call, claim or code), the server's alone except in process. rate: items/s by "
+        "those of the limit, round by round. per core: the limit's processor time by this one's.",
+        "compared: items whose answer was compared with the reference (CMS's, or the engine's in process); decoded: of "
+        "these, those compared field by field, the others by the bytes of one compared so.",
+    ]
+
+
+def picture(figures: Sequence[Figure], path: Path) -> None:
+    """Draw rates as bars beside latencies by percentile."""
+    plt = _pyplot()
+    fig, (left, right) = plt.subplots(1, 2, figsize=(14, 0.3 * len(figures) + 2.5), layout="constrained")
+    several = len({figure.workers for figure in figures}) > 1
+    labels = [f"{f.phase.name}{f' ({f.workers} workers)' if several else ''}" for f in figures]
+    colours = ["#b9b9b9" if f.phase.name == "echo" or f.phase.client == "process" else "#24628f" for f in figures]
+    left.barh(range(len(figures)), [f.rate for f in figures], color=colours)
+    for place, figure in enumerate(figures):
+        left.text(figure.rate, place, f" {figure.rate:,.0f}", va="center", fontsize=7)
+    left.set_xscale("log")
+    left.set_yticks(range(len(figures)), labels, fontsize=7)
+    left.invert_yaxis()
+    left.margins(x=0.15)
+    left.set_xlabel("items (calls, claims, codes) a second; grey: limits")
+    tails = [1 - p / 100 for p in (0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99)]
+    for figure, label in zip(figures, labels, strict=True):
+        if figure.phase.client != "wire":
+            continue
+        latency = figure.latency()
+        values = [latency.get_value_at_percentile(100 * (1 - tail)) / 1000 for tail in tails]
+        right.plot(tails, values, label=label, linestyle="-" if figure.phase.rate else "--", linewidth=1)
+    right.set_xscale("log")
+    right.invert_xaxis()
+    right.set_yscale("log")
+    right.set_xticks([1, 0.5, 0.1, 0.01, 0.001, 0.0001], ["0", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"])
+    right.set_xlabel("percentile of calls (dashed: closed loop, corrected; solid: open loop)")
+    right.set_ylabel("ms")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=6)
+    fig.savefig(path, metadata={"Date": None})
+    plt.close(fig)
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def _show(console: Console, title: str, headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Print a table; return it in Markdown."""
+    table = Table(title=title)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if heading in ("what", "to", "errors") or i == 0 else "right")
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *cells))
+
+
+def _write(path: Path, parts: Sequence[str]) -> None:
+    command = " ".join(["python -m benchmarks.load", *sys.argv[1:]])
+    path.write_text("\n\n".join([*parts, f"`{command}`"]) + "\n", encoding="utf-8")
+    print(f"{path}; again with: {command}")
+
+
+def run_load(arguments: argparse.Namespace, console: Console) -> list[str]:
+    """Measure, show and write; return what is wrong."""
+    figures: list[Figure] = []
+    for workers in arguments.workers:
+        there = nullcontext(Serving(arguments.target, None)) if arguments.target else None
+        with there or serving(workers, arguments.store) as server:
+            figures += measure(server, arguments, workers, console)
+    markdown = _show(console, "codeset-engine under load", HEADINGS, rows(figures))
+    said = notes(arguments)
+    console.print("\n".join(said))
+    if find_spec("matplotlib"):
+        picture(figures, arguments.output / "load.svg")
+    _write(arguments.output / "load.md", [markdown, *said])
+    errors = sum((figure.outcome.errors for figure in figures), start=Outcome().errors)
+    return [f"{count} calls ended with {code}" for code, count in sorted(errors.items())]
+
+
+def run_soak(arguments: argparse.Namespace, console: Console) -> list[str]:
+    """Soak, show and write; return what is wrong."""
+    (workers,) = arguments.workers[:1]
+    done = soak(
+        arguments.soak,
+        workers=workers,
+        store=arguments.store,
+        client_count=arguments.clients,
+        senders=arguments.senders,
+    )
+    outcome = done.outcome
+    cells = []
+    for name, latency in outcome.latency.items():
+        whole = corrected(latency)
+        cells.append(
+            (
+                name,
+                f"{outcome.calls[name]:,}",
+                f"{outcome.calls[name] / outcome.seconds:,.1f}",
+                *(f"{whole.get_value_at_percentile(p) / 1000:,.1f}" for p in PERCENTILES),
+                f"{whole.get_max_value() / 1000:,.1f}",
+            )
+        )
+    headings = ("what", "calls", "calls/s", *(f"{p:g} %" for p in PERCENTILES), "max")
+    calls = _show(console, f"{outcome.seconds:,.0f} s of mixed load, {workers} worker(s)", headings, cells)
+    memory = _show(
+        console,
+        "private memory, without mapped packs",
+        ("what", "start, MiB", "median, MiB", "end, MiB", "growth, MiB", "flat"),
+        [
+            (
+                kept.who,
+                f"{kept.private[0] / 2**20:.1f}",
+                f"{kept.level(done.warm_up) / 2**20:.1f}",
+                f"{kept.private[-1] / 2**20:.1f}",
+                f"{kept.growth(done.warm_up) / 2**20:+.2f}",
+                "yes" if kept.is_flat(done.warm_up) else "NO",
+            )
+            for kept in done.memory
+        ],
+    )
+    said = [
+        f"{sum(outcome.calls.values()):,} calls, {outcome.items:,} items ({outcome.items / outcome.seconds:,.0f}/s), "
+        f"{sum(outcome.errors.values())} errors; {outcome.compared:,} answers compared with the reference, "
+        f"{outcome.decoded:,} of them field by field. The server took {done.cpu:.2f} cores of {os.cpu_count()}.",
+        f"Growth: slope of Theil and Sen over {outcome.seconds - done.warm_up:.0f} s, after {done.warm_up:.0f} s of "
+        "warm-up. Latencies in ms, corrected for coordinated omission.",
+    ]
+    console.print("\n".join(said))
+    if find_spec("matplotlib"):
+        _soak_picture(done, arguments.output / "soak.svg")
+    samples = {kept.who: {"seconds": kept.seconds, "private": kept.private} for kept in done.memory}
+    (arguments.output / "soak.json").write_text(json.dumps(samples))
+    _write(arguments.output / "soak.md", [calls, memory, *said])
+    return done.faults()
+
+
+def _soak_picture(done: Soak, path: Path) -> None:
+    plt = _pyplot()
+    fig, axes = plt.subplots(figsize=(10, 4), layout="constrained")
+    for kept in done.memory:
+        axes.plot(kept.seconds, [private / 2**20 for private in kept.private], label=kept.who, linewidth=1)
+    axes.axvspan(0, done.warm_up, color="#b9b9b9", alpha=0.3, label="warm-up")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("s")
+    axes.set_ylabel("private memory, MiB")
+    axes.legend()
+    fig.savefig(path, metadata={"Date": None})
+    plt.close(fig)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks.load", description="Put load on a server of this machine.")
+    parser.add_argument(
+        "--target", type=loopback, help="loopback host:port of a server that is there; default: start one"
+    )
+    parser.add_argument(
+        "--store", type=Path, help="packs of the server; default: $CODESET_ENGINE_PACKS or the built ones"
+    )
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=None, help="numbers of server processes; default: 1 and 2"
+    )
+    parser.add_argument("--clients", type=int, default=1, help="client processes")
+    parser.add_argument("--senders", type=int, default=24, help="calls under way in a closed loop, for each worker")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of a phase")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the closed loops")
+    parser.add_argument("--rate", type=float, default=0.0, help="calls a second of the open loops; default: shares")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="soak instead")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, metavar="DIR", help="where to write; default: build/bench"
+    )
+    arguments = parser.parse_args()
+    if arguments.workers is None:
+        arguments.workers = [1, 2] if workers_supported() and not arguments.soak and not arguments.target else [1]
+    for name, least, most in (
+        ("clients", 1, 16), ("senders", 1, 64), ("seconds", 0.1, 120), ("rounds", 1, 20), ("rate", 0, 1e6),
+    ):  # fmt: skip
+        if not least <= getattr(arguments, name) <= most:
+            parser.error(f"--{name}: expected {least} to {most:g}, got {getattr(arguments, name):g}")
+    if not all(1 <= workers <= 16 for workers in arguments.workers):
+        parser.error(f"--workers: expected 1 to 16, got {arguments.workers}")
+    if arguments.soak is not None and not 1 <= arguments.soak <= 840:
+        parser.error(f"--soak: expected 1 to 840 seconds, got {arguments.soak:g}")
+    return arguments
+
+
+def main() -> None:
+    arguments = _arguments()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    faults = (run_soak if arguments.soak else run_load)(arguments, console)
+    for fault in faults:
+        console.print(fault, style="bold red")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()
