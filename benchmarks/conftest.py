@@ -47,6 +47,12 @@ def answers() -> list[dict[str, Any]]:
     return _read("msdrg_answers.ndjson.xz")
 
 
+@pytest.fixture(scope="session")
+def edit_answers() -> list[dict[str, Any]]:
+    """What the CMS code editor answers to ``claims``."""
+    return _read("mce_answers.ndjson.xz")
+
+
 @pytest.fixture
 def measure(benchmark: Any) -> Callable[..., Any]:
     """Return ``measure(function, items=…, unit=…, who=…, budget=…, rounds=…)``: run, label, return the last answer.
