@@ -7,13 +7,11 @@ set -eu
 cd "$(dirname "$0")"
 
 module=codeset.example/claims
-proto=../../proto
-files="error scoring editing terminology grouping catalog"
-options="" found=""
+proto=$(cd ../../proto && pwd)
+files=$(cd "$proto" && echo codeset/v1/*.proto)
+options=""
 for file in $files; do
-  [ -f "$proto/codeset/v1/$file.proto" ] || continue
-  found="$found codeset/v1/$file.proto"
-  options="$options --go_opt=Mcodeset/v1/$file.proto=$module/codesetv1 --go-grpc_opt=Mcodeset/v1/$file.proto=$module/codesetv1"
+  options="$options --go_opt=M$file=$module/codesetv1 --go-grpc_opt=M$file=$module/codesetv1"
 done
 
 rm -rf build
@@ -27,12 +25,12 @@ fi
 mkdir -p "$out"
 # shellcheck disable=SC2086
 protoc -I "$proto" --go_out="$out" --go_opt=module=$module --go-grpc_out="$out" --go-grpc_opt=module=$module \
-  $options $found
+  $options $files
 cp main.go "$out/"
 here=$PWD
 cd "$out"
 if [ "${GO111MODULE:-on}" != off ]; then
-  [ -f go.mod ] || go mod init $module
+  go mod init $module
   go mod tidy
 fi
 go build -o "$here/build/claims" .

@@ -1,15 +1,17 @@
 // A caller that knows nothing but the proto files: groups claims, validates codes, reads reasons of errors.
 //
-//	claims ADDRESS < claims.ndjson
+//	claims [-stream] ADDRESS < claims.ndjson
 //
 // Each line of standard input is one inpatient claim as proto3 JSON. Prints a line a claim: its id, the version that
-// answered, MDC, DRG, title.
+// answered, MDC, DRG, title. With -stream all batches go through one call of StreamGroupDrg.
 package main
 
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"time"
@@ -32,11 +34,13 @@ const retry = `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 2 {
-		log.Fatal("usage: claims ADDRESS < claims.ndjson")
+	stream := flag.Bool("stream", false, "group all batches in one call")
+	flag.Parse()
+	if flag.NArg() != 1 {
+		log.Fatal("usage: claims [-stream] ADDRESS < claims.ndjson")
 	}
 	// Loopback needs no TLS; elsewhere, grpc.WithTransportCredentials.
-	connection, err := grpc.Dial(os.Args[1], grpc.WithInsecure(), grpc.WithDefaultServiceConfig(retry),
+	connection, err := grpc.Dial(flag.Arg(0), grpc.WithInsecure(), grpc.WithDefaultServiceConfig(retry),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		log.Fatal(err)
@@ -49,15 +53,12 @@ func main() {
 	}
 	grouping := pb.NewGroupingServiceClient(connection)
 	started := time.Now()
-	for len(claims) > 0 {
-		size := batchSize
-		if size > len(claims) {
-			size = len(claims)
-		}
-		if err := group(grouping, claims[:size]); err != nil {
-			fail(err)
-		}
-		claims = claims[size:]
+	how := groupBatches
+	if *stream {
+		how = groupStream
+	}
+	if err := how(grouping, claims); err != nil {
+		fail(err)
 	}
 	fmt.Fprintf(os.Stderr, "grouped in %v\n", time.Since(started).Round(time.Millisecond))
 
@@ -92,18 +93,64 @@ func readClaims() ([]*pb.InpatientClaim, error) {
 	return claims, lines.Err()
 }
 
-// group prints one line a claim; a claim that cannot be grouped does not fail the batch.
-func group(client pb.GroupingServiceClient, claims []*pb.InpatientClaim) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+// batches cuts claims into what goes into one request.
+func batches(claims []*pb.InpatientClaim) [][]*pb.InpatientClaim {
+	var found [][]*pb.InpatientClaim
+	for len(claims) > batchSize {
+		found = append(found, claims[:batchSize])
+		claims = claims[batchSize:]
+	}
+	return append(found, claims)
+}
+
+var options = &pb.DrgOptions{Detail: pb.DrgDetail_DRG_DETAIL_DRG}
+
+// groupBatches makes one call a batch.
+func groupBatches(client pb.GroupingServiceClient, claims []*pb.InpatientClaim) error {
+	for _, batch := range batches(claims) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		response, err := client.BatchGroupDrg(ctx, &pb.BatchGroupDrgRequest{Claims: batch, Options: options})
+		cancel()
+		if err != nil {
+			return err
+		}
+		show(response.Results)
+	}
+	return nil
+}
+
+// groupStream makes one call for all batches: sends in one goroutine, reads in another, as the server asks for.
+func groupStream(client pb.GroupingServiceClient, claims []*pb.InpatientClaim) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	response, err := client.BatchGroupDrg(ctx, &pb.BatchGroupDrgRequest{
-		Claims:  claims,
-		Options: &pb.DrgOptions{Detail: pb.DrgDetail_DRG_DETAIL_DRG},
-	})
+	call, err := client.StreamGroupDrg(ctx)
 	if err != nil {
 		return err
 	}
-	for _, result := range response.Results {
+	go func() {
+		for _, batch := range batches(claims) {
+			// What goes wrong here is what Recv returns.
+			if call.Send(&pb.StreamGroupDrgRequest{Claims: batch, Options: options}) != nil {
+				return
+			}
+		}
+		call.CloseSend()
+	}()
+	for {
+		response, err := call.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		show(response.Results)
+	}
+}
+
+// show prints one line a claim; a claim that cannot be grouped does not fail the batch.
+func show(results []*pb.DrgResult) {
+	for _, result := range results {
 		if result.Error != nil {
 			fmt.Printf("%s\terror\t%s\t%s\n", result.ClaimId, result.Error.Code, result.Error.Message)
 			continue
@@ -111,7 +158,6 @@ func group(client pb.GroupingServiceClient, claims []*pb.InpatientClaim) error {
 		final := result.FinalGrouping
 		fmt.Printf("%s\t%s\t%d\t%d\t%s\n", result.ClaimId, result.Version, final.Mdc, final.Drg, final.DrgTitle)
 	}
-	return nil
 }
 
 func validate(client pb.TerminologyServiceClient, code string) error {
