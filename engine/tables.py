@@ -240,7 +240,7 @@ class MceTables:
 class HccRule(NamedTuple):
     """One row of a mapping of diagnoses to condition categories: ``code`` gives ``cc`` where all conditions hold.
 
-    ``mce_ages`` and ``ages`` are the first and last age (years, inclusive) that the Medicare Code Editor and the model's
+    ``mce_ages`` and ``ages``: first and last age (years, inclusive) that the Medicare Code Editor and the model's
     own age edit admit; ``ALL_AGES`` where there is no condition. ``sex``: 1 male, 2 female, 0 either.
     """
 
