@@ -57,12 +57,13 @@ STATUS_DETAILS: Final = "grpc-status-details-bin"
 
 
 class Method(NamedTuple):
-    """One unary method of a service, from its descriptor."""
+    """One method of a service, from its descriptor. ``streaming``: requests and responses come as streams."""
 
     service: str
     name: str
     request: type[Message]
     response: type[Message]
+    streaming: bool = False
 
     @property
     def path(self) -> str:
@@ -78,6 +79,7 @@ def methods(service: str) -> list[Method]:
             method.name,
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
+            method.client_streaming and method.server_streaming,
         )
         for method in _DESCRIPTORS[service].methods
     ]

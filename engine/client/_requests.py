@@ -15,6 +15,7 @@ from ._messages import Chunk, Date, date_number, drg_dicts, fill_error, kind_num
 __all__ = [
     "DRG",
     "DRG_DICTS",
+    "STREAM",
     "VALIDATION",
     "Batch",
     "Subsumption",
@@ -175,6 +176,9 @@ DRG = Batch(
 )
 
 DRG_DICTS = DRG._replace(results=drg_dicts, shown=to_dict)
+
+STREAM = DRG._replace(method="StreamGroupDrg")
+"""A request of the stream has the bytes of a request of the batch, and so has a response."""
 
 VALIDATION = Batch(
     "BatchValidateCodes",

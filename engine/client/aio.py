@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -12,7 +13,13 @@ import grpc
 import grpc.aio
 
 from .._pb.codeset.v1 import catalog_pb2, editing_pb2, grouping_pb2, scoring_pb2, terminology_pb2
-from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
+from ..errors import (
+    BatchTooLargeError,
+    CodesetError,
+    MessageTooLargeError,
+    RpcFailedError,
+    ServiceUnavailableError,
+)
 from ..rpc import SERVICES, methods
 from ._channel import (
     BATCH_TIMEOUT,
@@ -52,6 +59,7 @@ from ._messages import (
 from ._requests import (
     DRG,
     DRG_DICTS,
+    STREAM,
     VALIDATION,
     Batch,
     Subsumption,
@@ -70,6 +78,9 @@ from ._requests import (
 from ._scoring import HCC, HccOptionsLike, MemberLike, hcc_chunks, hcc_options_message, member_message
 
 __all__ = ["AsyncClient"]
+
+_BROKEN = "Internal error from Core"
+"""What grpc.aio says when a stream turns out to have ended while something is being written to it."""
 
 
 class AsyncClient:
@@ -112,6 +123,7 @@ class AsyncClient:
         self._chunk_bytes = max(1, chunk_bytes)
         self._in_flight = max(1, in_flight)
         self._options = options(attempts, channel_options)
+        self._attempts = attempts
         # Made by the first call: a channel belongs to the loop that runs when it is made.
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
@@ -261,6 +273,16 @@ class AsyncClient:
     ) -> AsyncIterator[grouping_pb2.DrgResult]:
         """As ``Client.iter_drg``; also takes an asynchronous iterable."""
         return self._batches(DRG, self._drg_chunks(claims, options), timeout)
+
+    def stream_drg(
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[grouping_pb2.DrgResult]:
+        """As ``Client.stream_drg``; also takes an asynchronous iterable."""
+        return self._stream(STREAM, self._drg_chunks(claims, options), timeout)
 
     def iter_drg_dicts(
         self,
@@ -424,10 +446,12 @@ class AsyncClient:
             )
             for service in SERVICES:
                 for method in methods(service):
-                    self._methods[method.name] = channel.unary_unary(
+                    kind = channel.stream_stream if method.streaming else channel.unary_unary
+                    raw = method.streaming or is_batch(method.name)
+                    self._methods[method.name] = kind(
                         method.path,
                         request_serializer=serialized,
-                        response_deserializer=None if is_batch(method.name) else method.response.FromString,
+                        response_deserializer=None if raw else method.response.FromString,
                     )
         return self._channel
 
@@ -484,6 +508,58 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
+    async def _stream(self, batch: Batch, chunks: AsyncIterator[Chunk], timeout: float | None) -> AsyncIterator[Any]:
+        unanswered: deque[Chunk] = deque()
+        more = True
+        failures = 0
+        while more or unanswered:
+            self._open()
+            metadata = self._metadata()
+            call = self._methods[batch.method](timeout=timeout, metadata=metadata)
+            outbox: asyncio.Queue[Any] = asyncio.Queue()
+            # After a failure one at a time: what a write finds wrong hides what the server said was wrong.
+            held = list(unanswered)[1:] if failures else []
+            for chunk in list(unanswered)[: len(unanswered) - len(held)]:
+                outbox.put_nowait(chunk.request)
+            # Apart: a request may have to wait until the answer to the one before is read.
+            sending = asyncio.create_task(_send_all(call, outbox))
+            try:
+                while more or unanswered:
+                    while more and not held and len(unanswered) < self._in_flight:
+                        sent = await anext(chunks, None)
+                        if sent is None:
+                            more = False
+                        else:
+                            unanswered.append(sent)
+                            outbox.put_nowait(sent.request)
+                    if not unanswered:
+                        break
+                    response = await call.read()
+                    if response is grpc.aio.EOF:
+                        raise RpcFailedError(f"{batch.method}: {self.target} ended the stream before its answers.")
+                    failures = 0
+                    for chunk in held:
+                        outbox.put_nowait(chunk.request)
+                    held = []
+                    for result in merged(batch, unanswered.popleft(), results(batch, response)):
+                        yield result
+                continue
+            except grpc.aio.AioRpcError as failed:
+                error = error_of(failed, self.target, batch.method, metadata)
+                broken = failed.details() == _BROKEN
+            finally:
+                sending.cancel()
+                call.cancel()
+            if isinstance(error, BatchTooLargeError | MessageTooLargeError) and unanswered:
+                # The server takes less at once than we sent: this one goes in pieces.
+                for result in await self._in_parts(DRG, unanswered.popleft(), error, self.batch_timeout):
+                    yield result
+            elif (broken or isinstance(error, ServiceUnavailableError)) and failures + 1 < self._attempts:
+                await asyncio.sleep(0.1 * 2**failures)
+                failures += 1
+            else:
+                raise error
+
     async def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Sequence[Any]:
         self._open()
         try:
@@ -493,11 +569,21 @@ class AsyncClient:
             error = error_of(failed, self.target, batch.method)
         if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
             raise error
-        # The server takes less at once than we sent.
+        return await self._in_parts(batch, chunk, error, timeout)
+
+    async def _in_parts(self, batch: Batch, chunk: Chunk, error: CodesetError, timeout: float) -> Sequence[Any]:
+        """Send again, in pieces, what the server found too large."""
         parts = halves(batch, chunk, error)
         if parts is None:
             return merged(batch, chunk, refused(batch, chunk, error))
         return merged(batch, chunk, [result for part in parts for result in await self._send(batch, part, timeout)])
+
+
+async def _send_all(call: Any, outbox: asyncio.Queue[Any]) -> None:
+    """Send what is put into ``outbox``, for as long as the call lives; what ends it, its reader is told."""
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        while True:
+            await call.write(await outbox.get())
 
 
 async def _each(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:

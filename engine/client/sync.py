@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from .._pb.codeset.v1 import catalog_pb2, editing_pb2, grouping_pb2, scoring_pb2, terminology_pb2
-from ..errors import BatchTooLargeError, MessageTooLargeError, ServiceUnavailableError
+from ..errors import (
+    BatchTooLargeError,
+    CodesetError,
+    MessageTooLargeError,
+    RpcFailedError,
+    ServiceUnavailableError,
+)
 from ..rpc import SERVICES, Method, methods
 from ._channel import (
     BATCH_TIMEOUT,
@@ -41,6 +49,7 @@ from ._messages import (
 from ._requests import (
     DRG,
     DRG_DICTS,
+    STREAM,
     VALIDATION,
     Batch,
     Subsumption,
@@ -109,6 +118,7 @@ class Client:
         self._chunk_items = max(1, chunk_items)
         self._chunk_bytes = max(1, chunk_bytes)
         self._in_flight = max(1, in_flight)
+        self._attempts = attempts
         opts = options(attempts, channel_options)
         self._channel = (
             grpc.insecure_channel(target, opts)
@@ -290,6 +300,19 @@ class Client:
         wanted = options_message(options)
         return self._batches(DRG, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
 
+    def stream_drg(
+        self, claims: Iterable[ClaimLike], *, options: OptionsLike | None = None, timeout: float | None = None
+    ) -> Iterator[grouping_pb2.DrgResult]:
+        """As ``iter_drg``, over one call that stays open: StreamGroupDrg.
+
+        Nothing is sent ahead of the answers but ``in_flight`` requests, so whoever takes results slowly slows the
+        server down rather than filling anybody's memory. When the server ends meanwhile, or is another one by now, the
+        stream is opened again, and what has no answer is sent again. ``timeout``: seconds for each stream, None for no
+        limit.
+        """
+        wanted = options_message(options)
+        return self._stream(STREAM, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+
     def iter_drg_dicts(
         self, claims: Iterable[ClaimLike], *, options: OptionsLike | None = None, timeout: float | None = None
     ) -> Iterator[dict[str, Any]]:
@@ -456,6 +479,8 @@ class Client:
         self.close()
 
     def _multicallable(self, method: Method) -> Any:
+        if method.streaming:
+            return self._channel.stream_stream(method.path, request_serializer=serialized, response_deserializer=None)
         return self._channel.unary_unary(
             method.path,
             request_serializer=serialized,
@@ -502,6 +527,48 @@ class Client:
             for _, future in waiting:
                 future.cancel()
 
+    def _stream(self, batch: Batch, chunks: Iterator[Chunk], timeout: float | None) -> Iterator[Any]:
+        unanswered: deque[Chunk] = deque()
+        more = True
+        failures = 0
+        while more or unanswered:
+            metadata = self._metadata()
+            outbox: SimpleQueue[Any] = SimpleQueue()
+            for chunk in unanswered:
+                outbox.put(chunk.request)
+            call = self._methods[batch.method](iter(outbox.get, None), timeout=timeout, metadata=metadata)
+            try:
+                while more or unanswered:
+                    while more and len(unanswered) < self._in_flight:
+                        sent = next(chunks, None)
+                        if sent is None:
+                            more = False
+                        else:
+                            unanswered.append(sent)
+                            outbox.put(sent.request)
+                    if not unanswered:
+                        break
+                    response = next(call, None)
+                    if response is None:
+                        raise RpcFailedError(f"{batch.method}: {self.target} ended the stream before its answers.")
+                    failures = 0
+                    yield from merged(batch, unanswered.popleft(), results(batch, response))
+                continue
+            except grpc.RpcError as failed:
+                error = error_of(failed, self.target, batch.method, metadata)
+            finally:
+                # The thread of gRPC that sends waits for it.
+                outbox.put(None)
+                call.cancel()
+            if isinstance(error, BatchTooLargeError | MessageTooLargeError) and unanswered:
+                # The server takes less at once than we sent: this one goes in pieces.
+                yield from self._in_parts(DRG, unanswered.popleft(), error, self.batch_timeout)
+            elif isinstance(error, ServiceUnavailableError) and failures + 1 < self._attempts:
+                time.sleep(0.1 * 2**failures)
+                failures += 1
+            else:
+                raise error
+
     def _finished(self, batch: Batch, chunk: Chunk, future: Any, timeout: float) -> Sequence[Any]:
         try:
             return merged(batch, chunk, results(batch, future.result()))
@@ -509,7 +576,10 @@ class Client:
             error = error_of(failed, self.target, batch.method)
         if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
             raise error
-        # The server takes less at once than we sent.
+        return self._in_parts(batch, chunk, error, timeout)
+
+    def _in_parts(self, batch: Batch, chunk: Chunk, error: CodesetError, timeout: float) -> Sequence[Any]:
+        """Send again, in pieces, what the server found too large."""
         parts = halves(batch, chunk, error)
         if parts is None:
             return merged(batch, chunk, refused(batch, chunk, error))

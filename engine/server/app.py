@@ -76,7 +76,11 @@ class Server:
         answers, from_bytes = self.services.answers(), self.services.from_bytes()
         for service in SERVICES:
             handlers: dict[str, Any] = {
-                method.name: grpc.unary_unary_rpc_method_handler(
+                method.name: grpc.stream_stream_rpc_method_handler(
+                    self._calls.stream_handler(method, answers[method.name], from_bytes.get(method.name))
+                )
+                if method.streaming
+                else grpc.unary_unary_rpc_method_handler(
                     self._calls.handler(
                         method, answers[method.name], from_bytes.get(method.name), slow=method.name in _SLOW
                     )
@@ -102,12 +106,12 @@ class Server:
             ) from None
         if isinstance(self.services.library, Library):
             self.reloader = Reloader(self.services.library, self._serve_from, interval=config.watch_interval)
+        if config.metrics_port is not None or os.environ.get(DIRECTORY):
+            self._count()
         self._report_health()
         await server.start()
         self._server = server
         if self.reloader is not None:
-        if config.metrics_port is not None or os.environ.get(DIRECTORY):
-            self._count()
             self.reloader.start()
         if config.port_file is not None:
             write_whole(config.port_file, f"{self.port}\n")
@@ -122,14 +126,15 @@ class Server:
         self._health.end()
         if self.reloader is not None:
             await self.reloader.stop()
+        self._calls.end_streams()
         await server.stop(self.config.grace if grace is None else grace)
+        if self.exporter is not None:
+            self.exporter.stop()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if self.config.port_file is not None:
             self.config.port_file.unlink(missing_ok=True)
 
     async def __aenter__(self) -> Self:
-        if self.exporter is not None:
-            self.exporter.stop()
         await self.start()
         return self
 
@@ -138,11 +143,6 @@ class Server:
     ) -> None:
         await self.stop()
 
-    async def reload(self) -> ReloadOutcome | None:
-        """Take up what the store has now, whether it is another or not; None if the library has no store."""
-        return await self.reloader.reload() if self.reloader is not None else None
-
-    async def _serve_from(self, outcome: ReloadOutcome) -> None:
     def _count(self) -> None:
         """Count from now on, and serve the figures unless a supervisor does."""
         self.metrics = ServerMetrics(self._calls)
@@ -150,17 +150,22 @@ class Server:
         if self.config.metrics_port is not None:
             self.exporter = Exporter(self.config, self.metrics.registry, lambda: {0: os.getpid()})
 
+    async def reload(self) -> ReloadOutcome | None:
+        """Take up what the store has now, whether it is another or not; None if the library has no store."""
+        return await self.reloader.reload() if self.reloader is not None else None
+
+    async def _serve_from(self, outcome: ReloadOutcome) -> None:
         """Serve from another library. Calls that read the reference before go on with what they read."""
         self.services.library = outcome.library
         self.services.store_error = outcome.refused.get("")
         self._report_health()
+        if self.metrics is not None:
+            self.metrics.reload(outcome)
 
     def _report_health(self) -> None:
         refused = {f"{path.parent.name}/{path.name}": error for path, error in self.services.library.unusable}
         if self.services.store_error is not None:
             refused[""] = self.services.store_error
-        if self.metrics is not None:
-            self.metrics.reload(outcome)
         # Names of directories: whatever is in them, a header takes printable ASCII only.
         names = (f"{name}={error.code}" for name, error in sorted(refused.items()))
         self._health.refused = ", ".join(names).encode("ascii", "replace").decode()[:1000]
@@ -174,15 +179,15 @@ class Server:
                 RELEASES: not refused,
             }
         )
+        if self.metrics is not None:
+            systems = Counter(info.system for info in self.services.library.releases())
+            self.metrics.releases(systems, len(refused))
 
 
 def _channel_options(config: ServerConfig, share_port: bool) -> list[tuple[str, int]]:
     return [
         # Twice our own limit: a request a little too long gets an answer with a reason, one far
-        if self.metrics is not None:
-            systems = Counter(info.system for info in self.services.library.releases())
-            self.metrics.releases(systems, len(refused))
-        # too long is cut off by gRPC before it is in memory.
+        # too long is cut off by gRPC before more of it than a window (4 MiB) is in memory.
         ("grpc.max_receive_message_length", 2 * config.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         # Off, unless we are one of several: with it a second server on the same port starts without a word and takes
@@ -194,6 +199,9 @@ def _channel_options(config: ServerConfig, share_port: bool) -> list[tuple[str, 
         ("grpc.server_handshake_timeout_ms", _milliseconds(config.keepalive_timeout)),
         ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_time)),
         ("grpc.keepalive_timeout_ms", _milliseconds(config.keepalive_timeout)),
+        # A probe that measures bandwidth may be under way when the connection breaks: no other is sent then.
+        ("grpc.http2.ping_timeout_ms", _milliseconds(config.keepalive_timeout)),
+        ("grpc.http2.settings_timeout", _milliseconds(config.keepalive_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", round(config.keepalive_min_interval * 1000)),

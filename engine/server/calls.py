@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, NoReturn
 
@@ -31,6 +31,7 @@ from ..errors import (
     PackCorruptError,
     PackIncompatibleError,
     PackNotFoundError,
+    ServiceUnavailableError,
     TooManyRequestsError,
 )
 from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS, Method, status_of
@@ -80,6 +81,9 @@ Observe = Callable[[str, str, tuple[str, str], Facts, float, int, int], None]
 Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
+StreamHandler = Callable[[AsyncIterator[bytes], "grpc.aio.ServicerContext[bytes, bytes]"], AsyncIterator[bytes]]
+
+
 class Calls:
     """Makes the handlers of one server and counts the calls in flight. Lives on the server's event loop."""
 
@@ -88,10 +92,6 @@ class Calls:
         self._executor = executor
         self.active = 0
         self.observe: Observe | None = None
-
-    def handler(
-        self, method: Method, answer: Answer, from_bytes: FromBytes | None = None, *, slow: bool = False
-    ) -> Handler:
         self._ending = asyncio.Event()
 
     @property
@@ -99,11 +99,122 @@ class Calls:
         """Requests that wait for a thread."""
         queue = getattr(self._executor, "_work_queue", None)
         return queue.qsize() if queue is not None else 0
-        """Return the handler of ``method``. ``from_bytes``: asked first. ``slow``: always in a thread, also for a short
-        request.
+
+    def handler(
+        self, method: Method, answer: Answer, from_bytes: FromBytes | None = None, *, slow: bool = False
+    ) -> Handler:
+        """Return the handler of a method whose request and response are one message. ``from_bytes``: asked first.
+        ``slow``: always in a thread, also for a short request.
         """
-        limit = self._config.max_message_bytes
+        respond = self._responding(method, answer, from_bytes, slow)
+
+        async def handle(raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            started = time.perf_counter()
+            facts = Facts()
+            request_id = _request_id(context)
+            outcome: tuple[str, str] = ("CANCELLED", "")
+            sent = 0
+            self.active += 1
+            try:
+                self._check_active()
+                response = await respond(raw, facts)
+                outcome = ("OK", "")
+                sent = len(response)
+                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                return response
+            except Exception as error:
+                shown = self._shown(error, method, request_id)
+                outcome = (status_of(shown.code).name, shown.code)
+                await _abort(context, shown, request_id)
+            finally:
+                self.active -= 1
+                self.finished(method.service, method.name, facts, outcome, started, request_id, len(raw), sent)
+
+        return handle
+
+    def stream_handler(self, method: Method, answer: Answer, from_bytes: FromBytes | None = None) -> StreamHandler:
+        """Return the handler of a method that answers a stream of requests, each with one response, in order.
+
+        One request at a time: the next is read when the response before it has been taken up by the connection, so a
+        caller that does not read is not read from either. The whole stream is one call in the log, and one of those
+        that are limited.
+        """
+        respond = self._responding(method, answer, from_bytes, False)
+
+        async def handle(
+            requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+        ) -> AsyncIterator[bytes]:
+            started = time.perf_counter()
+            total = Facts()
+            total.items = 0
+            request_id = _request_id(context)
+            outcome: tuple[str, str] = ("CANCELLED", "")
+            received = sent = 0
+            releases: set[str] = set()
+            self.active += 1
+            try:
+                self._check_active()
+                async for raw in self._until_ending(requests):
+                    received += len(raw)
+                    facts = Facts()
+                    response = await respond(raw, facts)
+                    total.items += facts.items
+                    total.errors += facts.errors
+                    releases.update(filter(None, facts.releases.split(",")))
+                    sent += len(response)
+                    yield response
+                outcome = ("OK", "")
+                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            except Exception as error:
+                shown = self._shown(error, method, request_id)
+                outcome = (status_of(shown.code).name, shown.code)
+                await _abort(context, shown, request_id)
+            finally:
+                self.active -= 1
+                total.releases = ",".join(sorted(releases))
+                self.finished(method.service, method.name, total, outcome, started, request_id, received, sent)
+
+        return handle
+
+    def end_streams(self) -> None:
+        """Close every stream once the request at hand is answered. None would end by itself."""
+        self._ending.set()
+
+    async def _until_ending(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield the requests of a stream; raise ServiceUnavailableError between two when the server is to end."""
+        ending = asyncio.ensure_future(self._ending.wait())
+        reading: asyncio.Future[bytes] | None = None
+        try:
+            while True:
+                reading = asyncio.ensure_future(anext(requests))
+                await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
+                if not reading.done():
+                    raise ServiceUnavailableError(
+                        "this server is about to end. Open another stream, and send again what has no answer."
+                    )
+                try:
+                    raw = reading.result()
+                except StopAsyncIteration:
+                    return
+                yield raw
+        finally:
+            ending.cancel()
+            if reading is not None:
+                reading.cancel()
+
+    def _check_active(self) -> None:
         concurrent = self._config.max_concurrent
+        if self.active > concurrent:
+            raise TooManyRequestsError(
+                f"the server answers at most {concurrent:,} requests at once and has as many. "
+                "Try again later, with larger batches rather than more calls at once."
+            )
+
+    def _responding(
+        self, method: Method, answer: Answer, from_bytes: FromBytes | None, slow: bool
+    ) -> Callable[[bytes, Facts], Awaitable[bytes]]:
+        """Return what answers the bytes of one request, within the limits."""
+        limit = self._config.max_message_bytes
         seconds = self._config.request_timeout or None
 
         def run(raw: bytes, facts: Facts) -> bytes:
@@ -121,74 +232,52 @@ class Calls:
                 ) from None
             return answer(request, facts).SerializeToString()
 
-        async def handle(raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            started = time.perf_counter()
-            facts = Facts()
-            request_id = _request_id(context)
-            outcome: tuple[str, str] = ("CANCELLED", "")
-            sent = 0
-            self.active += 1
+        async def respond(raw: bytes, facts: Facts) -> bytes:
+            if len(raw) > limit:
+                raise MessageTooLargeError(
+                    f"{method.name}: the request has {len(raw):,} bytes, the limit is {limit:,}. "
+                    "Send fewer items in one request."
+                )
+            if not slow and len(raw) <= _INLINE_BYTES:
+                return run(raw, facts)
+            # The caller's own deadline is kept by gRPC, which cancels us; what still waits for a thread then
+            # is never begun.
             try:
-                if self.active > concurrent:
-                    raise TooManyRequestsError(
-                        f"the server answers at most {concurrent:,} requests at once and has as many. "
-                        "Try again later, with larger batches rather than more calls at once."
-                    )
-                if len(raw) > limit:
-                    raise MessageTooLargeError(
-                        f"{method.name}: the request has {len(raw):,} bytes, the limit is {limit:,}. "
-                        "Send fewer items in one request."
-                    )
-                if slow or len(raw) > _INLINE_BYTES:
-                    # The caller's own deadline is kept by gRPC, which cancels us; what still waits for a thread then
-                    # is never begun.
-                    try:
-                        async with asyncio.timeout(seconds):
-                            response = await asyncio.get_running_loop().run_in_executor(self._executor, run, raw, facts)
-                    except TimeoutError as error:
-                        if isinstance(error, CodesetError):
-                            raise
-                        raise DeadlineExceededError(
-                            f"{method.name}: not done in {seconds:g} seconds, which is this server's limit for a call. "
-                            "Send fewer items in one request, or try again when there is less load."
-                        ) from None
-                else:
-                    response = run(raw, facts)
-                outcome = ("OK", "")
-                sent = len(response)
-                context.set_trailing_metadata(((REQUEST_ID, request_id),))
-                return response
-            except CodesetError as error:
-                shown = public_error(error)
-                outcome = (status_of(shown.code).name, shown.code)
-                if shown is not error:
-                    # About a file of this machine, not about the request: the operator needs the text.
-                    _logger.error("pack", extra={"fields": {"request_id": request_id, "error": str(error)}})
-                await _abort(context, shown, request_id)
-            except Exception as error:
-                outcome = ("INTERNAL", InternalError.code)
-                _logger.error(
-                    "failure",
-                    extra={
-                        "fields": {
-                            "method": method.name,
-                            "request_id": request_id,
-                            "error": type(error).__qualname__,
-                            "where": where(error),
-                        }
-                    },
-                )
-                shown = InternalError(
-                    f"{method.name}: the server failed on this request. Report the request id "
-                    f"{request_id} to its "
-                    "operator; the log has the place."
-                )
-                await _abort(context, shown, request_id)
-            finally:
-                self.active -= 1
-                self.finished(method.service, method.name, facts, outcome, started, request_id, len(raw), sent)
+                async with asyncio.timeout(seconds):
+                    return await asyncio.get_running_loop().run_in_executor(self._executor, run, raw, facts)
+            except TimeoutError as error:
+                if isinstance(error, CodesetError):
+                    raise
+                raise DeadlineExceededError(
+                    f"{method.name}: not done in {seconds:g} seconds, which is this server's limit for a call. "
+                    "Send fewer items in one request, or try again when there is less load."
+                ) from None
 
-        return handle
+        return respond
+
+    def _shown(self, error: Exception, method: Method, request_id: str) -> CodesetError:
+        """Return ``error`` as the caller may see it, and log what the operator needs of it."""
+        if isinstance(error, CodesetError):
+            shown = public_error(error)
+            if shown is not error:
+                # About a file of this machine, not about the request: the operator needs the text.
+                _logger.error("pack", extra={"fields": {"request_id": request_id, "error": str(error)}})
+            return shown
+        _logger.error(
+            "failure",
+            extra={
+                "fields": {
+                    "method": method.name,
+                    "request_id": request_id,
+                    "error": type(error).__qualname__,
+                    "where": where(error),
+                }
+            },
+        )
+        return InternalError(
+            f"{method.name}: the server failed on this request. Report the request id {request_id} to its operator; "
+            "the log has the place."
+        )
 
     def finished(
         self,

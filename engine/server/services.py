@@ -59,6 +59,7 @@ class Services:
             "Expand": self.expand,
             "GroupDrg": self.group_drg,
             "BatchGroupDrg": self.batch_group_drg,
+            "StreamGroupDrg": self.stream_group_drg,
             "ExplainDrg": self.explain_drg,
             "EditClaim": self.edit_claim,
             "BatchEditClaims": self.batch_edit_claims,
@@ -75,7 +76,8 @@ class Services:
         Such a function raises DecodeError if the bytes are no such request, and returns None where the request has to
         take the way through messages: the library is not the engine's own.
         """
-        return {"BatchGroupDrg": self.batch_group_drg_bytes}
+        # The messages of the stream are those of the batch by another name.
+        return {"BatchGroupDrg": self.batch_group_drg_bytes, "StreamGroupDrg": self.batch_group_drg_bytes}
 
     def lookup(self, request: terminology_pb2.LookupRequest, facts: Facts) -> terminology_pb2.LookupResponse:
         """Lookup."""
@@ -201,6 +203,13 @@ class Services:
         """BatchGroupDrg."""
         self._check_size(len(request.claims), facts)
         return self._group_drgs(request, facts, self.library)
+
+    def stream_group_drg(
+        self, request: grouping_pb2.StreamGroupDrgRequest, facts: Facts
+    ) -> grouping_pb2.StreamGroupDrgResponse:
+        """One request of StreamGroupDrg."""
+        batch = grouping_pb2.BatchGroupDrgRequest(claims=request.claims, options=request.options)
+        return grouping_pb2.StreamGroupDrgResponse(results=self.batch_group_drg(batch, facts).results)
 
     def _group_drgs(
         self, request: grouping_pb2.BatchGroupDrgRequest, facts: Facts, library: Library

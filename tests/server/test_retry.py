@@ -197,6 +197,12 @@ def test_every_method_of_the_api_has_a_client_method() -> None:
         "GroupDrg": "group_drg",
         "BatchGroupDrg": "group_drg_many",
         "ExplainDrg": "explain_drg",
+        "StreamGroupDrg": "stream_drg",
+        "EditClaim": "edit_claim",
+        "BatchEditClaims": "edit_claims_many",
+        "ListEdits": "edits",
+        "ScoreHcc": "score_hcc",
+        "BatchScoreHcc": "score_hcc_many",
         "ListReleases": "releases",
         "GetRelease": "release",
     }
