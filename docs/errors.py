@@ -22,7 +22,7 @@ Every error has a stable code. It is
 * `code` of the `error` of one item of a batch; the call itself is then OK,
 * what the command line prints before the text, with exit status 2.
 
-Test the code; the text may improve. `field` names the field at fault where one is. UNAVAILABLE is the only status worth
+Test the code; the text may improve. `field` names the field at fault where one is. UNAVAILABLE is the only one of them worth
 trying again, and always safe to: every method only reads.
 
 This page is written by `docs/errors.py`.

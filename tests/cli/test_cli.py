@@ -13,7 +13,7 @@ from conftest import serving
 import engine
 from engine.client import Client
 
-COMMANDS = ["build", "list", "info", "verify", "lookup", "validate", "tree", "serve", "group", "explain"]
+COMMANDS = ["build", "publish", "list", "info", "verify", "lookup", "validate", "tree", "serve", "group", "explain"]
 
 
 def test_help_names_every_command(run):
