@@ -146,7 +146,7 @@ def measure(server: Serving, arguments: argparse.Namespace, workers: int, consol
 
 HEADINGS = (
     "workers", "what", "calls/s", "items/s", "µs", "to", "rate", "per core", "50 %", "90 %", "99 %", "99.9 %", "max",
-    "errors", "compared", "decoded",
+    "errors", "late", "compared", "decoded",
 )  # fmt: skip
 
 
@@ -177,6 +177,7 @@ def rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
                 *(f"{latency.get_value_at_percentile(p) / 1000:,.2f}" for p in PERCENTILES),
                 f"{latency.get_max_value() / 1000:,.1f}",
                 ", ".join(f"{count} {code}" for code, count in sorted(outcome.errors.items())) or "0",
+                str(outcome.late) if figure.phase.rate else "",
                 f"{outcome.compared:,}",
                 f"{outcome.decoded:,}",
             )
@@ -191,7 +192,7 @@ def notes(arguments: argparse.Namespace) -> list[str]:
         f"{platform.python_implementation()} {platform.python_version()}; medians over {arguments.rounds} rounds of "
         f"{arguments.seconds:g} s.",
         "Latencies in ms. Closed loops: corrected for coordinated omission with the median as the interval. Open "
-        "loops: from the moment a call was due.",
+        "loops: from the moment a call was due; late: sent later than that because too many were waiting.",
         "µs: processor time an item (call, claim or code), the server's alone except in process. rate: items/s by "
         "those of the limit, round by round. per core: the limit's processor time by this one's.",
         "compared: items whose answer was compared with the reference (CMS's, or the engine's in process); decoded: of "
@@ -347,10 +348,17 @@ def _soak_picture(done: Soak, path: Path) -> None:
     plt.close(fig)
 
 
+def _target(text: str) -> str:
+    try:
+        return loopback(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.load", description="Put load on a server of this machine.")
     parser.add_argument(
-        "--target", type=loopback, help="loopback host:port of a server that is there; default: start one"
+        "--target", type=_target, help="loopback host:port of a server that is there; default: start one"
     )
     parser.add_argument(
         "--store", type=Path, help="packs of the server; default: $CODESET_ENGINE_PACKS or the built ones"
