@@ -201,11 +201,12 @@ def notes(arguments: argparse.Namespace) -> list[str]:
 
 
 def picture(figures: Sequence[Figure], path: Path) -> None:
-    """Draw rates as bars beside latencies by percentile."""
+    """Draw rates as bars, and for each number of workers latencies by percentile."""
     plt = _pyplot()
-    fig, (left, right) = plt.subplots(1, 2, figsize=(14, 0.3 * len(figures) + 2.5), layout="constrained")
-    several = len({figure.workers for figure in figures}) > 1
-    labels = [f"{f.phase.name}{f' ({f.workers} workers)' if several else ''}" for f in figures]
+    numbers = sorted({figure.workers for figure in figures})
+    size = (8 + 6 * len(numbers), 0.3 * len(figures) + 2.5)
+    fig, (left, *others) = plt.subplots(1, 1 + len(numbers), figsize=size, layout="constrained")
+    labels = [f"{f.phase.name} ({f.workers})" if len(numbers) > 1 else f.phase.name for f in figures]
     colours = ["#b9b9b9" if f.phase.name == "echo" or f.phase.client == "process" else "#24628f" for f in figures]
     left.barh(range(len(figures)), [f.rate for f in figures], color=colours)
     for place, figure in enumerate(figures):
@@ -213,24 +214,31 @@ def picture(figures: Sequence[Figure], path: Path) -> None:
     left.set_xscale("log")
     left.set_yticks(range(len(figures)), labels, fontsize=7)
     left.invert_yaxis()
-    left.margins(x=0.15)
-    left.set_xlabel("items (calls, claims, codes) a second; grey: limits")
-    tails = [1 - p / 100 for p in (0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99)]
-    for figure, label in zip(figures, labels, strict=True):
-        if figure.phase.client != "wire":
-            continue
-        latency = figure.latency()
-        values = [latency.get_value_at_percentile(100 * (1 - tail)) / 1000 for tail in tails]
-        right.plot(tails, values, label=label, linestyle="-" if figure.phase.rate else "--", linewidth=1)
-    right.set_xscale("log")
-    right.invert_xaxis()
-    right.set_yscale("log")
-    right.set_xticks([1, 0.5, 0.1, 0.01, 0.001, 0.0001], ["0", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"])
-    right.set_xlabel("percentile of calls (dashed: closed loop, corrected; solid: open loop)")
-    right.set_ylabel("ms")
-    right.grid(alpha=0.3)
-    right.legend(fontsize=6)
-    fig.savefig(path, metadata={"Date": None})
+    left.margins(x=0.15, y=0.01)
+    left.set_xlabel(
+        "items (calls, claims, codes) a second; grey: limits" + "; in brackets: workers" * (len(numbers) > 1)
+    )
+    # What a percentile leaves out, so that the axis is logarithmic in the rest.
+    tails = [1 - p / 100 for p in (50, 75, 90, 95, 99, 99.5, 99.9, 99.99)]
+    for workers, right in zip(numbers, others, strict=True):
+        right.sharey(others[0])
+        for figure in figures:
+            if figure.workers != workers or figure.phase.client != "wire":
+                continue
+            latency = figure.latency()
+            values = [latency.get_value_at_percentile(100 * (1 - tail)) / 1000 for tail in tails]
+            style = "-" if figure.phase.rate else "--"
+            right.plot(tails, values, label=figure.phase.name, linestyle=style, linewidth=1.2)
+        right.set_xscale("log")
+        right.invert_xaxis()
+        right.set_yscale("log")
+        right.set_xticks([0.5, 0.1, 0.01, 0.001, 0.0001], ["50 %", "90 %", "99 %", "99.9 %", "99.99 %"])
+        right.set_xlabel("percentile of calls (dashed: closed loop, corrected; solid: open loop)")
+        right.set_ylabel("ms")
+        right.set_title(f"latency, {workers} worker{'s' * (workers > 1)}", fontsize=9)
+        right.grid(alpha=0.3)
+        right.legend(fontsize=7, loc="lower right")
+    fig.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(fig)
 
 
