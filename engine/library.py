@@ -74,8 +74,8 @@ class ReleaseInfo:
     """One release in a library, from its manifest.
 
     ``effective_from``/``effective_to``: CCYYMMDD, inclusive, the days the release answers for. ``kind``:
-    ``codes``, ``msdrg``, ``mce``, ``hcc`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of its
-    build. ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
+    ``codes``, ``msdrg``, ``mce``, ``hcc`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of
+    its build. ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
     """
 
     path: Path
@@ -561,7 +561,8 @@ class Library:
             years = [year for of, _, year in releases if of == name]
             if years:
                 raise UnknownReleaseError(
-                    f"payment_year: {model} is loaded for {_listed(sorted(years))}, not {payment_year}. {self._hint(HCC)}",
+                    f"payment_year: {model} is loaded for {_listed(sorted(years))}, not {payment_year}. "
+                    f"{self._hint(HCC)}",
                     field="payment_year",
                 ) from None
             models = sorted({of.upper().replace("-", "_") for of, _, _ in releases})
