@@ -74,8 +74,8 @@ class ReleaseInfo:
     """One release in a library, from its manifest.
 
     ``effective_from``/``effective_to``: CCYYMMDD, inclusive, the days the release answers for. ``kind``:
-    ``codes``, ``msdrg``, ``mce``, ``hcc`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures of
-    its build. ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
+    ``codes``, ``msdrg``, ``mce``, ``hcc`` or ``weights``. ``sources``: where its tables came from. ``facts``: figures
+    of its build. ``files``: name to size, checksum, dtype and shape. ``path``: its directory.
     """
 
     path: Path
