@@ -60,7 +60,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def load(address: str, threads: int = 2) -> Iterator[list[list[int]]]:
+def load(address: str, threads: int = 1) -> Iterator[list[list[int]]]:
     """Ask in every way until the end of the block; yield, for each thread, the generations that answered.
 
     Every answer is checked to be whole: all of it of one generation, and none older than one that answered before.
@@ -155,7 +155,10 @@ def test_a_spoilt_pack_is_refused_and_the_old_one_serves(
         load(address),
         grpc.insecure_channel(address) as channel,
     ):
-        spoil(write_generation(store, 1, replace=True))
+        bad = staged(tmp_path, 1)
+        spoil(bad)
+        (store / SYSTEM / "2021").rename(tmp_path / "aside")
+        bad.rename(store / SYSTEM / "2021")
         eventually(lambda: health_of(address, RELEASES) == NOT_SERVING)
         for service in ("", "codeset.v1.TerminologyService", "codeset.v1.CatalogService"):
             assert health_of(address, service) == SERVING

@@ -68,6 +68,12 @@ def test_not_for_ever(call: Call) -> None:
     assert len(calls) == 4
 
 
+def test_what_a_server_that_ends_cut_off_is_tried_again(call: Call) -> None:
+    with scripted(grpc.StatusCode.CANCELLED) as (target, calls):
+        call("releases", target=target)
+    assert len(calls) == 2
+
+
 def test_once_if_told_so(call: Call) -> None:
     with (
         scripted(grpc.StatusCode.UNAVAILABLE) as (target, calls),
@@ -79,7 +85,11 @@ def test_once_if_told_so(call: Call) -> None:
 
 @pytest.mark.parametrize(
     "status",
-    [status for status in grpc.StatusCode if status not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)],
+    [
+        status
+        for status in grpc.StatusCode
+        if status not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    ],
 )
 def test_nothing_else_is_tried_again(call: Call, status: grpc.StatusCode) -> None:
     with (
