@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
 
+import engine
+from engine._pb.codeset.v1 import grouping_pb2
 from engine.client import Client
+from engine.drg import Detail, GroupingOptions
 
 Measure = Callable[..., Any]
 
@@ -41,6 +46,112 @@ def test_batches(measure: Measure, client: Client, claims: list[Any], answers: l
     assert [result.final_grouping.drg for result in results] == [
         a["final_grouping"]["drg"] for a in answers[: len(some)]
     ]
+
+
+CLAIMS = 5_000
+"""Claims a request."""
+REQUESTS = 8
+IN_FLIGHT = 2
+PATH = "/codeset.v1.GroupingService/BatchGroupDrg"
+ECHO = "/benchmark.Echo/Echo"
+
+
+@pytest.fixture(scope="module")
+def channel() -> Iterator[grpc.Channel]:
+    """A server with an echo beside its own methods, and a channel to it."""
+    command = [sys.executable, "-m", "benchmarks.echo_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        _, address = server.stdout.readline().split()
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(address, options) as connected:
+            yield connected
+        server.terminate()
+
+
+def _send(channel: grpc.Channel, path: str, raw: bytes) -> list[bytes]:
+    """Send the same request ``REQUESTS`` times, ``IN_FLIGHT`` at once."""
+    call = channel.unary_unary(path)
+    waiting: deque[Any] = deque()
+    found = []
+    for _ in range(REQUESTS):
+        waiting.append(call.future(raw))
+        if len(waiting) >= IN_FLIGHT:
+            found.append(waiting.popleft().result())
+    return found + [future.result() for future in waiting]
+
+
+def _raw(claims: list[Any], detail: str) -> bytes:
+    request = grouping_pb2.BatchGroupDrgRequest(options={"detail": detail})  # type: ignore[arg-type]
+    for claim in claims[:CLAIMS]:
+        request.claims.add(**claim)
+    return request.SerializeToString()
+
+
+@pytest.mark.benchmark(group="BatchGroupDrg, 5,000 claims a request, DRG only")
+@pytest.mark.parametrize("who", ["in process", "bytes", "echo", "dicts", "dicts to dicts", "dicts, stream"])
+def test_wire_brief(
+    measure: Measure,
+    channel: grpc.Channel,
+    client: Client,
+    library: engine.Library,
+    claims: Any,
+    answers: Any,
+    who: str,
+) -> None:
+    _wire(measure, channel, client, library, claims, answers, who, "DRG_DETAIL_DRG")
+
+
+@pytest.mark.benchmark(group="BatchGroupDrg, 5,000 claims a request, every field")
+@pytest.mark.parametrize("who", ["in process", "bytes", "echo", "dicts", "dicts to dicts", "dicts, stream"])
+def test_wire_full(
+    measure: Measure,
+    channel: grpc.Channel,
+    client: Client,
+    library: engine.Library,
+    claims: Any,
+    answers: Any,
+    who: str,
+) -> None:
+    _wire(measure, channel, client, library, claims, answers, who, "DRG_DETAIL_FULL")
+
+
+def _wire(
+    measure: Measure,
+    channel: grpc.Channel,
+    client: Client,
+    library: engine.Library,
+    claims: list[Any],
+    answers: list[Any],
+    who: str,
+    detail: str,
+) -> None:
+    some = claims[:CLAIMS]
+    many = some * REQUESTS
+    options = {"detail": detail}
+    brief = GroupingOptions(detail=Detail.DRG if detail == "DRG_DETAIL_DRG" else Detail.FULL)
+    raw = _raw(claims, detail)
+    actions: dict[str, Callable[[], Any]] = {
+        "in process": lambda: [library.group_drg_many(some, brief) for _ in range(REQUESTS)],
+        "bytes": lambda: _send(channel, PATH, raw),
+        "echo": lambda: _send(channel, ECHO, raw),
+        "dicts": lambda: client.group_drg_many(many, options=options),
+        "dicts to dicts": lambda: list(client.iter_drg_dicts(many, options=options)),
+        "dicts, stream": lambda: list(client.stream_drg(many, options=options)),
+    }
+    found = measure(actions[who], items=len(many), unit="claims", who=who, rounds=5)
+    expected = [answer["final_grouping"]["drg"] for answer in answers[:CLAIMS]]
+    if who == "in process":
+        assert found[-1].table["final_grouping"]["drg"].tolist() == expected
+    elif who == "bytes":
+        results = grouping_pb2.BatchGroupDrgResponse.FromString(found[-1]).results
+        assert [result.final_grouping.drg for result in results] == expected
+    elif who == "echo":
+        assert found == [b""] * REQUESTS
+    elif who == "dicts to dicts":
+        assert [result["final_grouping"]["drg"] for result in found[-CLAIMS:]] == expected
+    else:
+        assert [result.final_grouping.drg for result in found[-CLAIMS:]] == expected
 
 
 @pytest.mark.benchmark(group="one call at a time over gRPC")

@@ -75,6 +75,30 @@ cdef bint grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
     return True
 
 
+# Room for a response that the one before it left, so that it need not be had from the system, page by page, each time.
+# Taken and given back under the GIL; a response that finds none makes its own.
+cdef Buffer spare
+memset(&spare, 0, sizeof(spare))
+
+cdef enum:
+    LARGEST_SPARE = 1 << 24
+
+
+cdef Buffer take_spare() noexcept:
+    cdef Buffer taken = spare
+    memset(&spare, 0, sizeof(spare))
+    return taken
+
+
+cdef void leave_spare(Buffer buffer) noexcept:
+    global spare
+    buffer.size = 0
+    if spare.at == NULL and buffer.room <= LARGEST_SPARE:
+        spare = buffer
+    else:
+        free(buffer.at)
+
+
 # --- MS-DRG requests ----------------------------------------------------------------------------------------
 
 cdef class DrgRequest:
@@ -313,7 +337,7 @@ cdef class DrgRequest:
         cdef bytes own
         cdef Buffer out
         cdef bint done = False
-        memset(&out, 0, sizeof(out))
+        out = take_spare()
         try:
             made = <Text*>PyMem_Malloc((n + 1) * sizeof(Text))
             used = <uint8_t*>PyMem_Malloc(n_choices + 1)
@@ -359,7 +383,7 @@ cdef class DrgRequest:
             PyMem_Free(chosen)
             PyMem_Free(made)
             PyMem_Free(used)
-            free(out.at)
+            leave_spare(out)
 
     cdef bint group(
         self, const WireClaim* claims, Py_ssize_t n, Version** chosen, const Text* made, uint8_t* used,
