@@ -46,7 +46,7 @@ lint: $(VENV)/.built
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/cython-lint engine
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest engine._core engine._hcc engine._mce engine._msdrg engine._wire
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml engine._core engine._hcc engine._mce engine._msdrg engine._wire engine.client._fast
 	$(BIN)/buf lint
 
 $(VENV)/.bench: $(VENV)/.built

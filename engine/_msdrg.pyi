@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ RESULT_DTYPE: np.dtype[Any]
 DIAGNOSIS_DTYPE: np.dtype[Any]
 PROCEDURE_DTYPE: np.dtype[Any]
 
+__pyx_capi__: dict[str, Any]
+__test__: dict[str, Any]
+
+@final
 class Grouper:
     def __init__(self, pack: Pack) -> None: ...
     @property
@@ -31,6 +35,7 @@ class Grouper:
     def diagnosis(self, code: str) -> int: ...
     def procedure(self, code: str) -> int: ...
 
+@final
 class ClaimBatch:
     def __init__(self, claims: Iterable[Any], resolve: Callable[[str, int], int]) -> None: ...
     def __len__(self) -> int: ...

@@ -1280,6 +1280,8 @@ cdef void output(
 
 # --- tables of one version ----------------------------------------------------------------------------------
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Grouper:
     """The verified tables of one MS-DRG version. Immutable; any number of threads may group from it.
 
@@ -1559,6 +1561,7 @@ cdef void poa_of(const char* text, Py_ssize_t count, uint8_t* poa) noexcept nogi
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class ClaimBatch:
     """Claims, checked and laid out for grouping.
 

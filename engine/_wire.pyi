@@ -1,7 +1,11 @@
 from collections.abc import Callable, Sequence
+from typing import Any, final
 
 from ._msdrg import Grouper
 
+__test__: dict[str, Any]
+
+@final
 class DrgRequest:
     tie_breaker: int
     affect_flags: int
@@ -14,6 +18,7 @@ class DrgRequest:
         self, versions: Sequence[EncodedVersion | None], options: int, other: Callable[[list[bytes]], list[bytes]]
     ) -> tuple[bytes, int, list[bool]]: ...
 
+@final
 class EncodedVersion:
     grouper: Grouper
     def __init__(

@@ -9,6 +9,7 @@ Such a claim is handed back as bytes (``other``), to be answered by the path tha
 stay the only ones. What is no protobuf at all is refused, exactly where the protobuf runtime refuses it.
 """
 
+cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
@@ -101,6 +102,8 @@ cdef void leave_spare(Buffer buffer) noexcept:
 
 # --- MS-DRG requests ----------------------------------------------------------------------------------------
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class DrgRequest:
     """The claims and options of a BatchGroupDrgRequest or StreamGroupDrgRequest, read from its bytes.
 
@@ -499,6 +502,8 @@ cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data):
     return found
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class EncodedVersion:
     """What the answers of one MS-DRG version say in words, encoded once: a result is copied together from it.
 

@@ -1,10 +1,14 @@
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
+__test__: dict[str, Any]
+
+@final
 class Shape:
     def __init__(self, descriptor: Any, beside_error: Mapping[str, tuple[str, ...]] | None = None) -> None: ...
     def decode(self, raw: bytes) -> dict[str, Any]: ...
 
+@final
 class Writer:
     def __init__(self, shape: Shape, number: int, start: bytes) -> None: ...
     def __len__(self) -> int: ...

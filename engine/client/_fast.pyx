@@ -5,6 +5,7 @@ knows of the API is what the generated classes know. ``Writer`` takes the mappin
 leaves all others to those classes, whose checks and words stay the only ones.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 from cpython.list cimport PyList_Append, PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
@@ -72,6 +73,8 @@ cdef struct Field:
     PyObject* shape         # Shape of a MESSAGE
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Shape:
     """Fields of one message, from its ``descriptor`` (google.protobuf).
 
@@ -262,6 +265,8 @@ def _number(field):
     return field.number
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class Writer:
     """Grows requests: ``start`` (encoded fields) and then items, each a message with number ``number``."""
 
