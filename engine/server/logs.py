@@ -43,13 +43,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class _StandardError(logging.Handler):
+    """Writes to what standard error is at that time: a program may put another stream in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def configure(stream: TextIO | None = None, level: int | str = logging.INFO, **always: Any) -> None:
     """Send the server's log to ``stream`` (standard error if None), unless the program has set up its
     own handler. ``always``: fields of every line.
     """
     logger = logging.getLogger(LOGGER)
     if not logger.handlers:
-        handler = logging.StreamHandler(stream or sys.stderr)
+        handler = _StandardError() if stream is None else logging.StreamHandler(stream)
         handler.setFormatter(JsonFormatter(**always))
         logger.addHandler(handler)
         logger.propagate = False
