@@ -57,6 +57,7 @@ def test_list_python_set(measure: Measure, codes: list[str], valid: set[str]) ->
 
 
 @pytest.mark.benchmark(group="validate ICD-10-CM, list of strings")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of how the peer opens its data
 def test_list_simple_icd_10_cm(measure: Measure, codes: list[str]) -> None:
     import simple_icd_10_cm
 
@@ -85,6 +86,7 @@ def test_one(measure: Measure, system: engine.CodeSystem) -> None:
 
 
 @pytest.mark.benchmark(group="validate ICD-10-CM, one call")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of how the peer opens its data
 def test_one_simple_icd_10_cm(measure: Measure) -> None:
     import simple_icd_10_cm
 
