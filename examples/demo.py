@@ -261,7 +261,7 @@ def plain(result: dict[str, Any]) -> dict[str, Any]:
     """Bring an answer into the form of the reference answers: enumeration values without the prefix of their type."""
     answer: dict[str, Any] = {}
     for name, value in result.items():
-        if name in ("version", "mdc_title", "drg_title"):
+        if name in ("version", "mdc_title", "drg_title", "weight"):
             continue
         prefix = f"{name.upper()}_"
         if name in ("sdx_severity",):
