@@ -44,7 +44,7 @@ check: packs
 lint: $(VENV)/.built
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
-	$(BIN)/cython-lint engine
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint engine  # looks for pycodestyle there
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml engine._core engine._hcc engine._mce engine._msdrg engine._wire engine.client._fast
 	$(BIN)/buf lint
