@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import serving
+from cli_harness import serving
 
 import engine
 from engine.client import Client

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 
 import pytest
-from conftest import Oracle
 from made_up import SOURCE
+from source_survey import Oracle
 
 import engine
 from codesets import catalog, fetch, icd9cm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from conftest import Survey
+from source_survey import Survey
 
 from codesets import catalog, fetch, icd10cm, icd10pcs
 from engine.tables import OPEN_END, CodeSystemTables, Replacement, Spell
