@@ -6,6 +6,7 @@
 # in the order they are written.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport realloc
 from libc.string cimport memcpy
 
 
@@ -28,6 +29,31 @@ cdef struct Text:           # bytes within a message; owned by whoever owns the 
 cdef struct Reader:
     const uint8_t* at
     const uint8_t* end
+
+
+cdef struct Buffer:         # bytes that grow; whoever has it frees ``at``
+    uint8_t* at
+    Py_ssize_t size
+    Py_ssize_t room
+
+
+cdef inline bint grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
+    """Make room for ``more`` bytes at the end; False if there is no memory."""
+    cdef void* moved
+    cdef Py_ssize_t room
+    if buffer.room - buffer.size >= more:
+        return True
+    room = 2 * buffer.room + more
+    moved = realloc(buffer.at, room)
+    if moved == NULL:
+        return False
+    buffer.at = <uint8_t*>moved
+    buffer.room = room
+    return True
+
+
+cdef inline uint32_t tag(uint32_t field, uint32_t kind) noexcept nogil:
+    return field << 3 | kind
 
 
 cdef inline Reader reader_of(Text text) noexcept nogil:

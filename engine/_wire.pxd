@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from ._proto cimport Text
+from ._proto cimport Buffer, Text
 
 
 cdef struct Choice:         # what claims name their grouper with; equal ones are mostly found to be one
@@ -31,7 +31,5 @@ cdef struct Span:           # bytes of something of an EncodedVersion
     Py_ssize_t size
 
 
-cdef struct Buffer:
-    uint8_t* at
-    Py_ssize_t size
-    Py_ssize_t room
+cdef Buffer take_spare() noexcept
+cdef void leave_spare(Buffer buffer) noexcept

@@ -14,7 +14,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memmove, memset
 
 from . cimport _msdrg
@@ -22,8 +22,10 @@ from ._msdrg cimport Claim, DiagnosisResult, Grouper, Grouping, ProcedureResult,
 from ._proto cimport (
     LENGTH,
     VARINT,
+    Buffer,
     Reader,
     characters_of,
+    grow,
     put_bytes,
     put_int,
     put_string,
@@ -35,6 +37,7 @@ from ._proto cimport (
     reader_of,
     size_of_varint,
     skip,
+    tag,
 )
 
 from . import _msdrg as msdrg
@@ -55,25 +58,6 @@ for _number in range(4):
     HOSPITAL_STATUS[<int>_number] = msdrg.HOSPITAL_STATUSES[_number]
 for _number in range(256):
     DISCHARGE_STATUS[<int>_number] = _number if _number in msdrg.DISCHARGE_STATUSES else 0
-
-
-cdef inline uint32_t tag(uint32_t field, uint32_t kind) noexcept nogil:
-    return field << 3 | kind
-
-
-cdef bint grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
-    """Make room for ``more`` bytes at the end; False if there is no memory."""
-    cdef void* moved
-    cdef Py_ssize_t room
-    if buffer.room - buffer.size >= more:
-        return True
-    room = 2 * buffer.room + more
-    moved = realloc(buffer.at, room)
-    if moved == NULL:
-        return False
-    buffer.at = <uint8_t*>moved
-    buffer.room = room
-    return True
 
 
 # Room for a response that the one before it left, so that it need not be had from the system, page by page, each time.
