@@ -158,3 +158,21 @@ cdef void edit(
     const Tables* tables, const Claim* claim, const Suppressed* suppressed, uint64_t* flags,
     Result* result, uint64_t* dx, uint64_t* px,
 ) noexcept nogil
+
+# Read a code of ASCII characters as it is on a claim. False if its text does not fit in a number.
+cdef bint read_code(const char* text, Py_ssize_t length, Code* code) noexcept nogil
+
+# Days since 1970-01-01 of a discharge date (CCYYMMDD), 0 for what is no date between 1970 and 2149. A day beyond the
+# end of its month is moved back to the last one, as CMS does (4.1).
+cdef uint16_t day_of_number(int32_t date) noexcept nogil
+
+
+cdef class Editor:
+    cdef Tables tables
+    cdef readonly object pack
+    cdef readonly str release
+    cdef readonly int version
+    cdef dict _arrays           # keeps the mappings alive
+
+    cdef int _master(self, str name, Py_ssize_t sets, Master* master) except -1
+    cdef const void* _pointer(self, str name) except? NULL

@@ -17,13 +17,13 @@ from cpython.object cimport PyObject
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-import calendar
 import datetime
 import re
 
 import numpy as np
 
 from ._claims cimport ascii_of, check_id, one_of
+from ._core cimport day_number_of
 
 from . import compile_mce as layout
 from .errors import CodesetError, InvalidFieldError
@@ -370,12 +370,6 @@ cdef class Editor:
     outside its array.
     """
 
-    cdef Tables tables
-    cdef readonly object pack
-    cdef readonly str release
-    cdef readonly int version
-    cdef dict _arrays
-
     def __cinit__(self, pack):
         cdef Tables* t = &self.tables
         self.pack = pack
@@ -469,9 +463,7 @@ def day_of(date):
     if isinstance(date, datetime.date):
         year, month, day = date.year, date.month, date.day
     elif isinstance(date, int) and not isinstance(date, bool):
-        if not 10000000 <= date <= 99999999:
-            return 0
-        year, month, day = date // 10000, date // 100 % 100, date % 100
+        return day_of_number(date) if 10000000 <= date <= 99999999 else 0
     elif isinstance(date, str):
         found = _DATE.fullmatch(date.strip(_BLANK))
         if found is None or (found[0][0] == "+") != (len(found[1]) > 4):
@@ -481,11 +473,18 @@ def day_of(date):
         raise InvalidFieldError(
             f"discharge_date: expected a day as CCYYMMDD, got {type(date).__name__}", field="discharge_date"
         )
-    if not (1970 <= year <= 2149 and 1 <= month <= 12 and 1 <= day <= 31):
+    return day_of_number(year * 10000 + month * 100 + day) if year <= 2149 else 0
+
+
+cdef uint16_t day_of_number(int32_t date) noexcept nogil:
+    cdef int32_t number
+    if not (1970 <= date // 10000 <= 2149 and 1 <= date % 100 <= 31):
         return 0
-    day = min(day, calendar.monthrange(year, month)[1])
-    number = datetime.date(year, month, day).toordinal() - EPOCH
-    return number if number < 65536 else 0
+    number = day_number_of(date)
+    while number < 0 and date % 100 > 28:
+        date -= 1
+        number = day_number_of(date)
+    return <uint16_t>number if 0 <= number < 65536 else 0
 
 
 cdef bint read_code(const char* text, Py_ssize_t length, Code* code) noexcept nogil:

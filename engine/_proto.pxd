@@ -7,7 +7,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 
 cdef enum:
@@ -17,6 +17,9 @@ cdef enum:
     GROUP = 3
     END_GROUP = 4
     FIXED32 = 5
+
+cdef enum:
+    FIELD = 16              # bytes: longest tag and length, or tag and number, of a field, and a little more
 
 cdef enum:
     MAX_DEPTH = 100         # messages and groups within one another, the outermost message not counted
@@ -268,3 +271,41 @@ cdef inline uint8_t* put_int(uint8_t* to, uint32_t tag, int64_t value) noexcept 
         return to
     to = put_varint(to, tag)
     return put_varint(to, <uint64_t>value)
+
+
+cdef inline int size_of_int(uint8_t value) noexcept nogil:
+    """Bytes of a field below number 16, nothing when zero."""
+    return 0 if value == 0 else 2 if value < 0x80 else 3
+
+
+cdef inline Py_ssize_t size_of_string(Text text) noexcept nogil:
+    """Bytes of a field below number 16, nothing when empty."""
+    return 1 + size_of_varint(text.size) + text.size if text.size else 0
+
+
+# A message within a message, below number 16. The length comes first and is known last: the fields are written as if it
+# took two bytes, as most do, and moved where it does not.
+
+cdef inline uint8_t* begin_message(Buffer* out) noexcept nogil:
+    """Return where its fields are to be written. There must be room for FIELD bytes more than they take."""
+    return out.at + out.size + 3
+
+
+cdef inline void end_message(Buffer* out, uint32_t field, uint8_t* start, uint8_t* end) noexcept nogil:
+    """Put tag and length before the fields, which are from ``start`` to ``end``."""
+    cdef Py_ssize_t size = end - start
+    cdef int more = size_of_varint(size)
+    cdef uint8_t* to
+    if more != 2:
+        memmove(out.at + out.size + 1 + more, start, size)
+    to = put_varint(out.at + out.size, tag(field, LENGTH))
+    to = put_varint(to, size)
+    out.size = to + size - out.at
+
+
+cdef inline bint add_message(Buffer* out, uint32_t field, Text message) noexcept nogil:
+    """Append a message that is encoded already; False if there is no memory."""
+    if not grow(out, FIELD + message.size):
+        return False
+    out.size = put_text(out.at + out.size, tag(field, LENGTH), message) - out.at
+    return True

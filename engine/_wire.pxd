@@ -1,8 +1,9 @@
 # Requests of the batch methods as they come off the wire, in plain structs. Every Text points into the request's own
 # bytes, which its request object keeps.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
+from . cimport _msdrg
 from ._proto cimport Buffer, Text
 
 
@@ -20,15 +21,72 @@ cdef struct WireClaim:
     uint32_t n_dx
     uint32_t n_px
     uint32_t choice
-    uint8_t sex             # SEX_* of the grouper
+    uint8_t sex             # as on the wire
     uint8_t hospital_status     # HOSPITAL_*
     uint8_t discharge_status    # 0: none, or a number that is no discharge status
     uint8_t plain           # 0: something about it is not as it should be, and the reader of messages has to say what
+    # What only the code editor looks at, as on the wire.
+    int32_t date            # CCYYMMDD, 0: none
+    int32_t age             # years
+    int32_t status          # discharge status
+    int32_t length_of_stay  # days
+    int32_t edition         # of ICD
+    uint8_t given           # GIVEN_*
+    uint8_t plain_to_edit   # likewise, to the editor, codes not yet looked at
+
+cdef enum:                  # fields of a claim that may be absent
+    GIVEN_AGE = 1
+    GIVEN_DISCHARGE_STATUS = 2
+    GIVEN_LENGTH_OF_STAY = 4
 
 
 cdef struct Span:           # bytes of something of an EncodedVersion
     Py_ssize_t start
     Py_ssize_t size
+
+
+cdef struct Version:        # an EncodedVersion
+    const _msdrg.Tables* grouper
+    Text name               # the version, "43.1"
+    const uint8_t* text     # what the spans are of
+    const Span* drg         # [n_drgs] fields of a Grouping that the DRG decides, encoded
+    const Span* mdc         # [n_mdcs] fields of a Grouping that the MDC decides, encoded
+    const Span* hac         # [256 * HAC_STATUSES] Hac fields of a DiagnosisResult by display and status, encoded
+    const uint16_t* hac_rank    # likewise: their order
+    int n_drgs
+    int n_mdcs
+    Py_ssize_t most_grouping    # bytes of the longest drg and mdc together
+    Py_ssize_t most_hac
+    Text failed             # fields of a DrgResult that no row applies to, encoded
+
+
+cdef enum:
+    CHOICES = 64            # choices remembered while a request is read
+
+
+cdef class InpatientRequest:
+    cdef bytes raw
+    cdef Buffer claims          # WireClaim
+    cdef Buffer choice          # Choice
+    cdef Buffer dx_text         # Text
+    cdef Buffer dx_poa          # uint8_t, POA_* of each diagnosis
+    cdef Buffer px_text
+    cdef uint32_t most_dx, most_px
+    cdef uint32_t[CHOICES] recent       # choice + 1 by hash, 0: none
+    cdef readonly int32_t tie_breaker
+    cdef readonly int32_t affect_flags
+    cdef readonly int32_t detail
+
+    # Read a message of the subclass's kind. 1: read; 0: not protobuf; -1: no memory. So do the two below.
+    cdef int read(self, Text whole) noexcept nogil
+    cdef int read_claim(self, Text message) noexcept nogil
+    cdef bint read_options(self, Text message) noexcept nogil
+    cdef bint choose(self, WireClaim* claim, Text version, int32_t date) noexcept nogil
+    cdef tuple group_into(self, Buffer* out, uint32_t field, versions, unsigned int options, other)
+    cdef bint group(
+        self, const WireClaim* claims, Py_ssize_t n, Version** chosen, const Text* made, uint8_t* used,
+        Py_ssize_t clusters, uint32_t options, uint32_t field, Buffer* out, Py_ssize_t* failed
+    ) except -1 nogil
 
 
 cdef Buffer take_spare() noexcept

@@ -1,12 +1,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 from ._msdrg import Grouper
 
+__pyx_capi__: dict[str, Any]
 __test__: dict[str, Any]
 
-@final
-class DrgRequest:
+@disjoint_base
+class InpatientRequest:
     tie_breaker: int
     affect_flags: int
     detail: int
@@ -14,6 +17,9 @@ class DrgRequest:
     def __len__(self) -> int: ...
     @property
     def choices(self) -> list[tuple[str, int]]: ...
+
+@final
+class DrgRequest(InpatientRequest):
     def answer(
         self, versions: Sequence[EncodedVersion | None], options: int, other: Callable[[list[bytes]], list[bytes]]
     ) -> tuple[bytes, int, list[bool]]: ...

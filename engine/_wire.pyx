@@ -15,16 +15,20 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memmove, memset
+from libc.string cimport memcmp, memset
 
 from . cimport _msdrg
 from ._msdrg cimport Claim, DiagnosisResult, Grouper, Grouping, ProcedureResult, Result, Scratch
 from ._proto cimport (
+    FIELD,
     LENGTH,
     VARINT,
     Buffer,
     Reader,
+    add_message,
+    begin_message,
     characters_of,
+    end_message,
     grow,
     put_bytes,
     put_int,
@@ -35,7 +39,8 @@ from ._proto cimport (
     read_tag,
     read_text,
     reader_of,
-    size_of_varint,
+    size_of_int,
+    size_of_string,
     skip,
     tag,
 )
@@ -43,10 +48,7 @@ from ._proto cimport (
 from . import _msdrg as msdrg
 
 cdef enum:
-    CHOICES = 64            # choices remembered while a request is read
     MAX_CODES = 65535       # of one kind on one claim; more are the message reader's to refuse
-    # Longest tag and length, or tag and number, of a field.
-    FIELD = 16
     HAC_STATUSES = 6
 
 # What the grouper's own reader makes of the numbers on the wire.
@@ -86,27 +88,12 @@ cdef void leave_spare(Buffer buffer) noexcept:
 
 # --- MS-DRG requests ----------------------------------------------------------------------------------------
 
-@cython.final
 @cython.auto_pickle(False)
-cdef class DrgRequest:
-    """The claims and options of a BatchGroupDrgRequest or StreamGroupDrgRequest, read from its bytes.
+cdef class InpatientRequest:
+    """The inpatient claims of a request and the options of the grouper, read from its bytes. Its kinds are subclasses.
 
     Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile.
     """
-
-    cdef bytes raw
-    cdef Buffer claims          # WireClaim
-    cdef Buffer choice          # Choice
-    cdef Buffer dx_text         # Text
-    cdef Buffer dx_key          # uint64_t, key of each diagnosis
-    cdef Buffer dx_poa          # uint8_t, POA_* of each diagnosis
-    cdef Buffer px_text
-    cdef Buffer px_key
-    cdef uint32_t most_dx, most_px
-    cdef uint32_t[CHOICES] recent       # choice + 1 by hash, 0: none
-    cdef readonly int32_t tie_breaker
-    cdef readonly int32_t affect_flags
-    cdef readonly int32_t detail
 
     def __init__(self, bytes raw not None):
         cdef Text whole
@@ -127,10 +114,8 @@ cdef class DrgRequest:
         free(self.claims.at)
         free(self.choice.at)
         free(self.dx_text.at)
-        free(self.dx_key.at)
         free(self.dx_poa.at)
         free(self.px_text.at)
-        free(self.px_key.at)
 
     def __len__(self):
         """Number of claims."""
@@ -147,26 +132,7 @@ cdef class DrgRequest:
         ]
 
     cdef int read(self, Text whole) noexcept nogil:
-        """1: read; 0: not protobuf; -1: no memory."""
-        cdef Reader r = reader_of(whole)
-        cdef uint32_t field
-        cdef Text text
-        cdef int found
-        while r.at < r.end:
-            if not read_tag(&r, &field):
-                return 0
-            if field == 1 << 3 | LENGTH:
-                if not read_text(&r, &text):
-                    return 0
-                found = self.read_claim(text)
-                if found != 1:
-                    return found
-            elif field == 2 << 3 | LENGTH:
-                if not read_text(&r, &text) or not self.read_options(text):
-                    return 0
-            elif not skip(&r, field, 0):
-                return 0
-        return 1
+        return 0
 
     cdef bint read_options(self, Text message) noexcept nogil:
         """Options that come in several pieces are one message: what a later piece does not say stays."""
@@ -192,7 +158,7 @@ cdef class DrgRequest:
         cdef Reader r = reader_of(message)
         cdef WireClaim* claim
         cdef Text version, poa, text
-        cdef int32_t date = 0, sex = 0, discharge_status = 0, hospital_status = 0, unused = 0
+        cdef int32_t date = 0, sex = 0, hospital_status = 0
         cdef uint32_t field
         if not grow(&self.claims, sizeof(WireClaim)):
             return -1
@@ -202,21 +168,21 @@ cdef class DrgRequest:
         version.at = poa.at = claim.claim_id.at = claim.admit.at = message.at
         version.size = poa.size = 0
         claim.whole = message
-        claim.dx = self.dx_key.size // <Py_ssize_t>sizeof(uint64_t)
-        claim.px = self.px_key.size // <Py_ssize_t>sizeof(uint64_t)
+        claim.dx = self.dx_text.size // <Py_ssize_t>sizeof(Text)
+        claim.px = self.px_text.size // <Py_ssize_t>sizeof(Text)
         while r.at < r.end:
             if not read_tag(&r, &field):
                 return 0
             if field == 10 << 3 | LENGTH:
                 if not read_string(&r, &text):
                     return 0
-                if not add_code(&self.dx_text, &self.dx_key, text):
+                if not add_code(&self.dx_text, text):
                     return -1
                 claim.n_dx += 1
             elif field == 12 << 3 | LENGTH:
                 if not read_string(&r, &text):
                     return 0
-                if not add_code(&self.px_text, &self.px_key, text):
+                if not add_code(&self.px_text, text):
                     return -1
                 claim.n_px += 1
             elif field == 1 << 3 | LENGTH:
@@ -228,24 +194,32 @@ cdef class DrgRequest:
             elif field == 3 << 3 | VARINT:
                 if not read_int32(&r, &date):
                     return 0
-            elif field == 4 << 3 | VARINT or field == 8 << 3 | VARINT:
-                # Age and length of stay never influence an MS-DRG.
-                if not read_int32(&r, &unused):
+            elif field == 4 << 3 | VARINT:
+                if not read_int32(&r, &claim.age):
                     return 0
+                claim.given |= GIVEN_AGE
             elif field == 5 << 3 | VARINT:
                 if not read_int32(&r, &sex):
                     return 0
             elif field == 6 << 3 | VARINT:
-                if not read_int32(&r, &discharge_status):
+                if not read_int32(&r, &claim.status):
                     return 0
+                claim.given |= GIVEN_DISCHARGE_STATUS
             elif field == 7 << 3 | VARINT:
                 if not read_int32(&r, &hospital_status):
                     return 0
+            elif field == 8 << 3 | VARINT:
+                if not read_int32(&r, &claim.length_of_stay):
+                    return 0
+                claim.given |= GIVEN_LENGTH_OF_STAY
             elif field == 9 << 3 | LENGTH:
                 if not read_string(&r, &claim.admit):
                     return 0
             elif field == 11 << 3 | LENGTH:
                 if not read_string(&r, &poa):
+                    return 0
+            elif field == 13 << 3 | VARINT:
+                if not read_int32(&r, &claim.edition):
                     return 0
             elif not skip(&r, field, 1):
                 return 0
@@ -257,20 +231,22 @@ cdef class DrgRequest:
             <const char*>poa.at if poa.size == claim.n_dx else NULL, claim.n_dx, self.dx_poa.at + self.dx_poa.size
         )
         self.dx_poa.size += claim.n_dx
-        if claim.n_dx > MAX_CODES or claim.n_px > MAX_CODES:
+        claim.date = date
+        if claim.n_dx > MAX_CODES or claim.n_px > MAX_CODES or not 0 <= sex < 4:
             return 1
-        if not (0 <= sex < 4 and 0 <= hospital_status < 4 and discharge_status >= 0):
+        claim.sex = <uint8_t>sex
+        claim.plain_to_edit = 1
+        self.most_dx = max(self.most_dx, claim.n_dx)
+        self.most_px = max(self.most_px, claim.n_px)
+        if not (0 <= hospital_status < 4 and claim.status >= 0):
             return 1
         if poa.size and (poa.size < claim.n_dx or characters_of(poa) != claim.n_dx):
             return 1
         if poa.size != claim.n_dx:
             _msdrg.poa_of(NULL, claim.n_dx, self.dx_poa.at + claim.dx)
-        claim.sex = SEX[sex]
         claim.hospital_status = HOSPITAL_STATUS[hospital_status]
-        claim.discharge_status = DISCHARGE_STATUS[discharge_status] if discharge_status < 256 else 0
+        claim.discharge_status = DISCHARGE_STATUS[claim.status] if claim.status < 256 else 0
         claim.plain = 1
-        self.most_dx = max(self.most_dx, claim.n_dx)
-        self.most_px = max(self.most_px, claim.n_px)
         return 1 if self.choose(claim, version, date) else -1
 
     cdef bint choose(self, WireClaim* claim, Text version, int32_t date) noexcept nogil:
@@ -305,13 +281,9 @@ cdef class DrgRequest:
         self.choice.size += sizeof(Choice)
         return True
 
-    def answer(self, versions, unsigned int options, other):
-        """Return (response, failed, used): the response's bytes, how many claims the version that answered has no row
-        for, and a list that says of each choice whether a claim with it was answered.
-
-        ``versions``: the EncodedVersion of each of ``choices``, None where there is none. ``options``: bits of
-        ``GroupingOptions.flags()``. ``other``: called with a list, the bytes of every claim that is not plain,
-        if there are any; returns the list of their DrgResults as bytes.
+    cdef tuple group_into(self, Buffer* out, uint32_t field, versions, unsigned int options, other):
+        """Group the claims and append their DrgResults to a response, in the field of that number. Return (failed,
+        used) of ``DrgRequest.answer``, whose arguments the others are.
         """
         cdef Py_ssize_t n = len(self), n_choices = self.choice.size // <Py_ssize_t>sizeof(Choice)
         cdef WireClaim* claims = <WireClaim*>self.claims.at
@@ -322,9 +294,7 @@ cdef class DrgRequest:
         cdef Py_ssize_t i, k, clusters = 0, failed = 0
         cdef list others = []
         cdef bytes own
-        cdef Buffer out
         cdef bint done = False
-        out = take_spare()
         try:
             made = <Text*>PyMem_Malloc((n + 1) * sizeof(Text))
             used = <uint8_t*>PyMem_Malloc(n_choices + 1)
@@ -360,23 +330,20 @@ cdef class DrgRequest:
                         made[i].size = PyBytes_GET_SIZE(own)
                         k += 1
             with nogil:
-                done = self.group(claims, n, chosen, made, used, clusters, options, &out, &failed)
+                done = self.group(claims, n, chosen, made, used, clusters, options, field, out, &failed)
             if not done:
                 raise MemoryError
-            return (
-                PyBytes_FromStringAndSize(<char*>out.at, out.size), failed, [used[i] != 0 for i in range(n_choices)]
-            )
+            return failed, [used[i] != 0 for i in range(n_choices)]
         finally:
             PyMem_Free(chosen)
             PyMem_Free(made)
             PyMem_Free(used)
-            leave_spare(out)
 
     cdef bint group(
         self, const WireClaim* claims, Py_ssize_t n, Version** chosen, const Text* made, uint8_t* used,
-        Py_ssize_t clusters, uint32_t options, Buffer* out, Py_ssize_t* failed
+        Py_ssize_t clusters, uint32_t options, uint32_t field, Buffer* out, Py_ssize_t* failed
     ) except -1 nogil:
-        """Group all claims and write the response; False if there is no memory."""
+        """Group all claims and write their results; False if there is no memory."""
         cdef Scratch scratch
         cdef Claim claim
         cdef Result result
@@ -384,16 +351,19 @@ cdef class DrgRequest:
         cdef const Version* version
         cdef DiagnosisResult* dx = NULL
         cdef ProcedureResult* px = NULL
+        cdef uint64_t* key = <uint64_t*>malloc((<Py_ssize_t>self.most_dx + self.most_px + 1) * sizeof(uint64_t))
         cdef bint detail = options & _msdrg.OPTION_DETAIL
         cdef bint done = False
         cdef Py_ssize_t i
         memset(&claim, 0, sizeof(claim))
+        claim.dx = key
+        claim.px = key + self.most_dx
         try:
             _msdrg.make_room(&scratch, self.most_dx, self.most_px, clusters)
             if detail:
                 dx = <DiagnosisResult*>malloc((self.most_dx + 1) * sizeof(DiagnosisResult))
                 px = <ProcedureResult*>malloc((self.most_px + 1) * sizeof(ProcedureResult))
-            done = not detail or (dx != NULL and px != NULL)
+            done = key != NULL and (not detail or (dx != NULL and px != NULL))
             # A guess of what is needed; more is found when it is.
             done = done and grow(out, n * (1024 if detail else 384) + 64)
             for i in range(n):
@@ -401,17 +371,15 @@ cdef class DrgRequest:
                     break
                 wire = claims + i
                 if made[i].at != NULL:
-                    done = grow(out, FIELD + made[i].size)
-                    if done:
-                        put_result(out, made[i])
+                    done = add_message(out, field, made[i])
                     continue
                 version = chosen[wire.choice]
-                claim.dx = <const uint64_t*>self.dx_key.at + wire.dx
+                keys_of(<const Text*>self.dx_text.at + wire.dx, wire.n_dx, key)
+                keys_of(<const Text*>self.px_text.at + wire.px, wire.n_px, key + self.most_dx)
                 claim.poa = self.dx_poa.at + wire.dx
-                claim.px = <const uint64_t*>self.px_key.at + wire.px
                 claim.n_dx = wire.n_dx
                 claim.n_px = wire.n_px
-                claim.sex = wire.sex
+                claim.sex = SEX[wire.sex]
                 claim.hospital_status = wire.hospital_status
                 claim.discharge_status = wire.discharge_status
                 claim.admit_given = wire.admit.size != 0 and not is_null(wire.admit)
@@ -422,24 +390,75 @@ cdef class DrgRequest:
                 else:
                     used[wire.choice] = 1
                 done = put_drg(
-                    out, version, wire, <const Text*>self.dx_text.at + wire.dx, <const Text*>self.px_text.at + wire.px,
-                    &result, dx, px,
+                    out, field, version, wire, <const Text*>self.dx_text.at + wire.dx,
+                    <const Text*>self.px_text.at + wire.px, &result, dx, px,
                 )
         finally:
             _msdrg.give_back(&scratch)
+            free(key)
             free(dx)
             free(px)
         return done
 
 
-cdef inline bint add_code(Buffer* texts, Buffer* keys, Text text) noexcept nogil:
-    if not grow(texts, sizeof(Text)) or not grow(keys, sizeof(uint64_t)):
+@cython.final
+@cython.auto_pickle(False)
+cdef class DrgRequest(InpatientRequest):
+    """The claims and options of a BatchGroupDrgRequest or StreamGroupDrgRequest, read from its bytes.
+
+    Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile.
+    """
+
+    cdef int read(self, Text whole) noexcept nogil:
+        """1: read; 0: not protobuf; -1: no memory."""
+        cdef Reader r = reader_of(whole)
+        cdef uint32_t field
+        cdef Text text
+        cdef int found
+        while r.at < r.end:
+            if not read_tag(&r, &field):
+                return 0
+            if field == 1 << 3 | LENGTH:
+                if not read_text(&r, &text):
+                    return 0
+                found = self.read_claim(text)
+                if found != 1:
+                    return found
+            elif field == 2 << 3 | LENGTH:
+                if not read_text(&r, &text) or not self.read_options(text):
+                    return 0
+            elif not skip(&r, field, 0):
+                return 0
+        return 1
+
+    def answer(self, versions, unsigned int options, other):
+        """Return (response, failed, used): the response's bytes, how many claims the version that answered has no row
+        for, and a list that says of each choice whether a claim with it was answered.
+
+        ``versions``: the EncodedVersion of each of ``choices``, None where there is none. ``options``: bits of
+        ``GroupingOptions.flags()``. ``other``: called with a list, the bytes of every claim that is not plain,
+        if there are any; returns the list of their DrgResults as bytes.
+        """
+        cdef Buffer out = take_spare()
+        try:
+            failed, used = self.group_into(&out, 1, versions, options, other)
+            return PyBytes_FromStringAndSize(<char*>out.at, out.size), failed, used
+        finally:
+            leave_spare(out)
+
+
+cdef inline bint add_code(Buffer* texts, Text text) noexcept nogil:
+    if not grow(texts, sizeof(Text)):
         return False
     (<Text*>(texts.at + texts.size))[0] = text
-    (<uint64_t*>(keys.at + keys.size))[0] = _msdrg.key_of(<const char*>text.at, text.size)
     texts.size += sizeof(Text)
-    keys.size += sizeof(uint64_t)
     return True
+
+
+cdef inline void keys_of(const Text* text, uint32_t count, uint64_t* key) noexcept nogil:
+    cdef uint32_t i
+    for i in range(count):
+        key[i] = _msdrg.key_of(<const char*>text[i].at, text[i].size)
 
 
 cdef inline bint is_null(Text text) noexcept nogil:
@@ -454,21 +473,6 @@ cdef inline bint is_null(Text text) noexcept nogil:
 
 
 # --- MS-DRG results -----------------------------------------------------------------------------------------
-
-cdef struct Version:
-    const _msdrg.Tables* grouper
-    Text name                   # the version, "43.1"
-    const uint8_t* text         # what the spans are of
-    const Span* drg             # [n_drgs] fields of a Grouping that the DRG decides, encoded
-    const Span* mdc             # [n_mdcs] fields of a Grouping that the MDC decides, encoded
-    const Span* hac             # [256 * HAC_STATUSES] Hac fields of a DiagnosisResult by display and status, encoded
-    const uint16_t* hac_rank    # likewise: their order
-    int n_drgs
-    int n_mdcs
-    Py_ssize_t most_grouping    # bytes of the longest drg and mdc together
-    Py_ssize_t most_hac
-    Text failed                 # fields of a DrgResult that no row applies to, encoded
-
 
 cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data):
     """Append the values to ``chunks``; return the Span of each by its number, the others empty."""
@@ -544,15 +548,6 @@ cdef class EncodedVersion:
         v.most_hac = max((len(data) for _, _, data in hacs), default=0)
 
 
-cdef inline void put_result(Buffer* out, Text message) noexcept nogil:
-    """One whole result; there is room."""
-    cdef uint8_t* to = out.at + out.size
-    to = put_varint(to, tag(1, LENGTH))
-    to = put_varint(to, message.size)
-    to = put_bytes(to, message.at, message.size)
-    out.size = to - out.at
-
-
 cdef inline uint8_t* put_span(uint8_t* to, const Version* version, const Span* span) noexcept nogil:
     return put_bytes(to, version.text + span.start, span.size)
 
@@ -586,15 +581,6 @@ cdef uint8_t* put_grouping(uint8_t* to, uint32_t field, const Version* version, 
     if drg != NULL:
         to = put_span(to, version, drg)
     return to
-
-
-cdef inline int size_of_int(uint8_t value) noexcept nogil:
-    """Bytes of a field below number 16, nothing when zero."""
-    return 0 if value == 0 else 2 if value < 0x80 else 3
-
-
-cdef inline Py_ssize_t size_of_string(Text text) noexcept nogil:
-    return 1 + size_of_varint(text.size) + text.size if text.size else 0
 
 
 cdef uint8_t* put_diagnosis(
@@ -653,11 +639,11 @@ cdef uint8_t* put_procedure(uint8_t* to, Text code, const ProcedureResult* px) n
 
 
 cdef bint put_drg(
-    Buffer* out, const Version* version, const WireClaim* claim, const Text* dx_code, const Text* px_code,
-    const Result* result, const DiagnosisResult* dx, const ProcedureResult* px
+    Buffer* out, uint32_t field, const Version* version, const WireClaim* claim, const Text* dx_code,
+    const Text* px_code, const Result* result, const DiagnosisResult* dx, const ProcedureResult* px
 ) noexcept nogil:
     """Append one result; False if there is no memory. ``dx`` and ``px`` NULL: without the codes."""
-    cdef Py_ssize_t i, size
+    cdef Py_ssize_t i
     # Never less than what is written below.
     cdef Py_ssize_t most = (
         8 * FIELD + claim.claim_id.size + version.name.size + version.failed.size
@@ -672,8 +658,7 @@ cdef bint put_drg(
             most += 7 * FIELD + px_code[i].size
     if not grow(out, most):
         return False
-    # The length comes first and is known last. Most results need two bytes for it.
-    start = out.at + out.size + 3
+    start = begin_message(out)
     to = put_string(start, 1 << 3 | LENGTH, claim.claim_id)
     to = put_string(to, 2 << 3 | LENGTH, version.name)
     if result.error:
@@ -689,11 +674,5 @@ cdef bint put_drg(
                 to = put_diagnosis(to, version, dx_code[i], dx + i)
             for i in range(claim.n_px):
                 to = put_procedure(to, px_code[i], px + i)
-    size = to - start
-    i = size_of_varint(size)
-    if i != 2:
-        memmove(out.at + out.size + 1 + i, start, size)
-    to = put_varint(out.at + out.size, tag(1, LENGTH))
-    to = put_varint(to, size)
-    out.size = to + size - out.at
+    end_message(out, field, start, to)
     return True

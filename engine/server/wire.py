@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from google.protobuf.message import DecodeError
 
 from .._pb.codeset.v1 import grouping_pb2
-from .._wire import DrgRequest, EncodedVersion
+from .._wire import DrgRequest, EncodedVersion, InpatientRequest
 from ..compile_msdrg import HAC_DISPLAYS
 from ..drg import HacCriteria, MsdrgGrouper, grouping_failed
 from ..errors import CodesetError
@@ -24,10 +24,16 @@ from .convert import fill_error, grouping_options
 if TYPE_CHECKING:
     from ..library import Library
 
-__all__ = ["DrgWire"]
+__all__ = ["DrgPlan", "DrgWire", "GroupThroughMessages"]
 
 _NULL_DISPLAY = 255
 """Display of a HAC entry that has no name of its own; the reference prints "null"."""
+
+
+GroupThroughMessages = Callable[
+    [grouping_pb2.BatchGroupDrgRequest, Facts, "Library"], grouping_pb2.BatchGroupDrgResponse
+]
+"""Groups the claims of a message; facts are of these claims alone."""
 
 
 class DrgWire:
@@ -43,9 +49,7 @@ class DrgWire:
         facts: Facts,
         library: Library,
         check_size: Callable[[int, Facts], None],
-        through_messages: Callable[
-            [grouping_pb2.BatchGroupDrgRequest, Facts, Library], grouping_pb2.BatchGroupDrgResponse
-        ],
+        through_messages: GroupThroughMessages,
     ) -> bytes:
         """Return the response to the request ``raw``, a BatchGroupDrgRequest.
 
@@ -57,12 +61,19 @@ class DrgWire:
         except ValueError:
             raise DecodeError("not a request to group inpatient claims") from None
         check_size(len(request), facts)
+        plan = self.plan(request, library, through_messages)
+        response, failed, used = request.answer(plan.versions, plan.flags, plan.other)
+        plan.account(facts, failed, used)
+        return response
+
+    def plan(self, request: InpatientRequest, library: Library, through_messages: GroupThroughMessages) -> DrgPlan:
+        """Return what the core is told to group a request with. Raises InvalidFieldError for wrong options."""
         wanted = grouping_pb2.DrgOptions(
             tie_breaker=request.tie_breaker,  # type: ignore[arg-type]
             affect_flags=request.affect_flags,  # type: ignore[arg-type]
             detail=request.detail,  # type: ignore[arg-type]
         )
-        options = grouping_options(wanted)
+        flags = grouping_options(wanted).flags()
         versions: list[EncodedVersion | None] = []
         for version, date in request.choices:
             try:
@@ -70,30 +81,51 @@ class DrgWire:
             except CodesetError:
                 # Each of its claims says so through the messages.
                 versions.append(None)
-        others = Facts()
-
-        def other(claims: list[bytes]) -> list[bytes]:
-            messages = grouping_pb2.BatchGroupDrgRequest(
-                claims=map(grouping_pb2.InpatientClaim.FromString, claims), options=wanted
-            )
-            return [result.SerializeToString() for result in through_messages(messages, others, library).results]
-
-        response, failed, used = request.answer(versions, options.flags(), other)
-        facts.errors = failed + others.errors
-        releases = {
-            f"msdrg/{version.grouper.version}"
-            for version, answered in zip(versions, used, strict=True)
-            if version is not None and answered
-        }
-        releases.update(filter(None, others.releases.split(",")))
-        facts.releases = ",".join(sorted(releases))
-        return response
+        return DrgPlan(versions, flags, wanted, library, through_messages)
 
     def _encoded(self, grouper: MsdrgGrouper) -> EncodedVersion:
         found = self._versions.get(grouper)
         if found is None:
             found = self._versions[grouper] = _encode(grouper)
         return found
+
+
+class DrgPlan:
+    """What groups the claims of one request: ``versions``, one a choice of the request, and ``flags``."""
+
+    def __init__(
+        self,
+        versions: list[EncodedVersion | None],
+        flags: int,
+        options: grouping_pb2.DrgOptions,
+        library: Library,
+        through_messages: GroupThroughMessages,
+    ) -> None:
+        self.versions = versions
+        self.flags = flags
+        self._options = options
+        self._library = library
+        self._through_messages = through_messages
+        self._others = Facts()
+
+    def other(self, claims: list[bytes]) -> list[bytes]:
+        """Return the results of claims that are not plain."""
+        messages = grouping_pb2.BatchGroupDrgRequest(
+            claims=map(grouping_pb2.InpatientClaim.FromString, claims), options=self._options
+        )
+        response = self._through_messages(messages, self._others, self._library)
+        return [result.SerializeToString() for result in response.results]
+
+    def account(self, facts: Facts, failed: int, used: list[bool]) -> None:
+        """Write down how many claims have an error and which versions answered, given what the core returned."""
+        facts.errors = failed + self._others.errors
+        releases = {
+            f"msdrg/{version.grouper.version}"
+            for version, answered in zip(self.versions, used, strict=True)
+            if version is not None and answered
+        }
+        releases.update(filter(None, self._others.releases.split(",")))
+        facts.releases = ",".join(sorted(releases))
 
 
 def _encode(grouper: MsdrgGrouper) -> EncodedVersion:
