@@ -7,9 +7,9 @@ from . cimport _msdrg
 from ._proto cimport Buffer, Text
 
 
-cdef struct Choice:         # what claims name their grouper with; equal ones are mostly found to be one
-    Text version            # empty: by date
-    int32_t date            # CCYYMMDD, 0: none; of no meaning beside a version
+cdef struct Choice:         # what items name their tables with; equal ones are mostly found to be one
+    Text name               # version of a grouper, empty: by date; risk adjustment model
+    int32_t number          # CCYYMMDD, 0: none, or beside a version; payment year
 
 
 cdef struct WireClaim:
@@ -81,13 +81,22 @@ cdef class InpatientRequest:
     cdef int read(self, Text whole) noexcept nogil
     cdef int read_claim(self, Text message) noexcept nogil
     cdef bint read_options(self, Text message) noexcept nogil
-    cdef bint choose(self, WireClaim* claim, Text version, int32_t date) noexcept nogil
     cdef tuple group_into(self, Buffer* out, uint32_t field, versions, unsigned int options, other)
     cdef bint group(
         self, const WireClaim* claims, Py_ssize_t n, Version** chosen, const Text* made, uint8_t* used,
         Py_ssize_t clusters, uint32_t options, uint32_t field, Buffer* out, Py_ssize_t* failed
     ) except -1 nogil
 
+
+# Append a Text; False if there is no memory.
+cdef bint add_code(Buffer* texts, Text text) noexcept nogil
+# Number the choice of an item; False if there is no memory. ``recent``: [CHOICES] choice + 1 by hash, 0: none.
+cdef bint choose(Buffer* choices, uint32_t* recent, Text name, int32_t number, uint32_t* choice) noexcept nogil
+# Ask ``other`` for the results of the items whose bytes are ``others``: the i of the n whose made[i].size is negative.
+# Points made[i] at them; returns what keeps them.
+cdef list results_of(object other, list others, Text* made, Py_ssize_t n)
+# Append the values of ``data`` to ``chunks``; return the Span of each of ``count`` numbers, empty where it has none.
+cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data)
 
 cdef Buffer take_spare() noexcept
 cdef void leave_spare(Buffer buffer) noexcept

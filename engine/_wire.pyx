@@ -86,6 +86,74 @@ cdef void leave_spare(Buffer buffer) noexcept:
         free(buffer.at)
 
 
+# --- what requests of all kinds are read with -----------------------------------------------------------------
+
+cdef bint add_code(Buffer* texts, Text text) noexcept nogil:
+    if not grow(texts, sizeof(Text)):
+        return False
+    (<Text*>(texts.at + texts.size))[0] = text
+    texts.size += sizeof(Text)
+    return True
+
+
+cdef bint choose(Buffer* choices, uint32_t* recent, Text name, int32_t number, uint32_t* choice) noexcept nogil:
+    cdef Choice* known = <Choice*>choices.at
+    cdef uint32_t hash = <uint32_t>number * 2654435761U >> 16
+    cdef Py_ssize_t i
+    # Names differ at their ends, and an endless one is of no interest.
+    for i in range(max(name.size - 16, 0), name.size):
+        hash = 31 * hash + name.at[i]
+    recent += hash % CHOICES
+    if recent[0]:
+        i = recent[0] - 1
+        if (
+            known[i].number == number
+            and known[i].name.size == name.size
+            and memcmp(known[i].name.at, name.at, name.size) == 0
+        ):
+            choice[0] = <uint32_t>i
+            return True
+    if not grow(choices, sizeof(Choice)):
+        return False
+    known = <Choice*>(choices.at + choices.size)
+    known.name = name
+    known.number = number
+    choice[0] = <uint32_t>(choices.size // <Py_ssize_t>sizeof(Choice))
+    recent[0] = choice[0] + 1
+    choices.size += sizeof(Choice)
+    return True
+
+
+cdef list results_of(object other, list others, Text* made, Py_ssize_t n):
+    cdef list found = list(other(others))
+    cdef Py_ssize_t i, k = 0
+    cdef bytes own
+    for i in range(n):
+        if made[i].size < 0:
+            if k == len(found):
+                raise ValueError("expected an answer to everything that is not plain")
+            own = <bytes?>found[k]
+            made[i].at = <const uint8_t*>PyBytes_AS_STRING(own)
+            made[i].size = PyBytes_GET_SIZE(own)
+            k += 1
+    return found
+
+
+cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data):
+    cdef bytearray found = bytearray(count * <Py_ssize_t>sizeof(Span))
+    cdef Span* spans = <Span*>PyByteArray_AS_STRING(found)
+    cdef Py_ssize_t start = sum(map(len, chunks))
+    cdef Py_ssize_t number
+    for number, chunk in data.items():
+        if not 0 <= number < count:
+            raise IndexError(number)
+        spans[number].start = start
+        spans[number].size = len(chunk)
+        chunks.append(chunk)
+        start += len(chunk)
+    return found
+
+
 # --- MS-DRG requests ----------------------------------------------------------------------------------------
 
 @cython.auto_pickle(False)
@@ -127,7 +195,7 @@ cdef class InpatientRequest:
         cdef Choice* choice = <Choice*>self.choice.at
         cdef Py_ssize_t i
         return [
-            ((<char*>choice[i].version.at)[:choice[i].version.size].decode(), choice[i].date)
+            ((<char*>choice[i].name.at)[:choice[i].name.size].decode(), choice[i].number)
             for i in range(self.choice.size // <Py_ssize_t>sizeof(Choice))
         ]
 
@@ -247,39 +315,7 @@ cdef class InpatientRequest:
         claim.hospital_status = HOSPITAL_STATUS[hospital_status]
         claim.discharge_status = DISCHARGE_STATUS[claim.status] if claim.status < 256 else 0
         claim.plain = 1
-        return 1 if self.choose(claim, version, date) else -1
-
-    cdef bint choose(self, WireClaim* claim, Text version, int32_t date) noexcept nogil:
-        """Number the claim's choice of a version; False if there is no memory."""
-        cdef Choice* choice = <Choice*>self.choice.at
-        cdef uint32_t hash = 0
-        cdef Py_ssize_t i
-        cdef uint32_t* recent
-        if version.size:
-            date = 0
-            for i in range(min(version.size, 8)):
-                hash = 31 * hash + version.at[i]
-        else:
-            hash = <uint32_t>date * 2654435761U >> 16
-        recent = self.recent + hash % CHOICES
-        if recent[0]:
-            i = recent[0] - 1
-            if (
-                choice[i].date == date
-                and choice[i].version.size == version.size
-                and memcmp(choice[i].version.at, version.at, version.size) == 0
-            ):
-                claim.choice = <uint32_t>i
-                return True
-        if not grow(&self.choice, sizeof(Choice)):
-            return False
-        choice = <Choice*>(self.choice.at + self.choice.size)
-        choice.version = version
-        choice.date = date
-        claim.choice = <uint32_t>(self.choice.size // <Py_ssize_t>sizeof(Choice))
-        recent[0] = claim.choice + 1
-        self.choice.size += sizeof(Choice)
-        return True
+        return 1 if choose(&self.choice, self.recent, version, 0 if version.size else date, &claim.choice) else -1
 
     cdef tuple group_into(self, Buffer* out, uint32_t field, versions, unsigned int options, other):
         """Group the claims and append their DrgResults to a response, in the field of that number. Return (failed,
@@ -291,9 +327,8 @@ cdef class InpatientRequest:
         cdef Version** chosen = <Version**>PyMem_Malloc((n_choices + 1) * sizeof(Version*))
         cdef Text* made = NULL
         cdef uint8_t* used = NULL
-        cdef Py_ssize_t i, k, clusters = 0, failed = 0
+        cdef Py_ssize_t i, clusters = 0, failed = 0
         cdef list others = []
-        cdef bytes own
         cdef bint done = False
         try:
             made = <Text*>PyMem_Malloc((n + 1) * sizeof(Text))
@@ -319,16 +354,7 @@ cdef class InpatientRequest:
                     made[i].size = 0
             if others:
                 # Kept until they are copied.
-                others = list(other(others))
-                k = 0
-                for i in range(n):
-                    if made[i].size < 0:
-                        if k == len(others):
-                            raise ValueError("expected an answer to every claim that is not plain")
-                        own = <bytes?>others[k]
-                        made[i].at = <const uint8_t*>PyBytes_AS_STRING(own)
-                        made[i].size = PyBytes_GET_SIZE(own)
-                        k += 1
+                others = results_of(other, others, made, n)
             with nogil:
                 done = self.group(claims, n, chosen, made, used, clusters, options, field, out, &failed)
             if not done:
@@ -447,14 +473,6 @@ cdef class DrgRequest(InpatientRequest):
             leave_spare(out)
 
 
-cdef inline bint add_code(Buffer* texts, Text text) noexcept nogil:
-    if not grow(texts, sizeof(Text)):
-        return False
-    (<Text*>(texts.at + texts.size))[0] = text
-    texts.size += sizeof(Text)
-    return True
-
-
 cdef inline void keys_of(const Text* text, uint32_t count, uint64_t* key) noexcept nogil:
     cdef uint32_t i
     for i in range(count):
@@ -473,22 +491,6 @@ cdef inline bint is_null(Text text) noexcept nogil:
 
 
 # --- MS-DRG results -----------------------------------------------------------------------------------------
-
-cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data):
-    """Append the values to ``chunks``; return the Span of each by its number, the others empty."""
-    cdef bytearray found = bytearray(count * <Py_ssize_t>sizeof(Span))
-    cdef Span* spans = <Span*>PyByteArray_AS_STRING(found)
-    cdef Py_ssize_t start = sum(map(len, chunks))
-    cdef Py_ssize_t number
-    for number, chunk in data.items():
-        if not 0 <= number < count:
-            raise IndexError(number)
-        spans[number].start = start
-        spans[number].size = len(chunk)
-        chunks.append(chunk)
-        start += len(chunk)
-    return found
-
 
 @cython.final
 @cython.auto_pickle(False)
