@@ -101,10 +101,84 @@ cdef struct Result:
     uint64_t applicable         # bit i: output i is one for the member (models whose outputs depend on it)
 
 
+cdef enum:
+    # What a model's segments are told by (section 10).
+    PART_C = 0
+    PART_C_V24 = 1
+    ESRD = 2
+    ESRD_V21 = 3
+    RXHCC = 4
+
+    DUAL_UNKNOWN = 0
+    DUAL_FULL = 1
+    DUAL_PARTIAL = 2
+    DUAL_NOT = 3
+
+    # Bits of Member.flags that are asked for by name.
+    FBDUAL = 3
+    PBDUAL = 4
+    LTI = 5
+
+    LARGEST_AGE = 125
+    MAX_DIAGNOSES = 65535   # of one member
+
+    LOW_INCOME_UNKNOWN = 2
+    SEGMENT_ROOM = 32       # no segment's name is longer
+
+    NO_DAY = -1             # of the calendar
+    AFTER_THE_YEAR = -2
+
+cdef struct Situation:          # what beside Member tells the member's segment (section 10)
+    uint8_t new_enrollee
+    uint8_t snp
+    uint8_t institutional
+    uint8_t dialysis
+    uint8_t dual            # DUAL_*
+    uint8_t low_income      # 0, 1, LOW_INCOME_UNKNOWN
+    int32_t months          # since the kidney transplant; below 1: no graft
+
+
 cdef void score(
     const Tables* tables, const Member* member, const Factors* factors,
     Result* result, int32_t* raw, int32_t* normalized, int32_t* payment,
 ) noexcept nogil
+# Whole years on 1 February of a year, 0 for who is born after (section 2); NO_DAY, AFTER_THE_YEAR.
+cdef int age_in(int32_t born, int32_t year) noexcept nogil
+cdef uint8_t dual_of(const char* code, Py_ssize_t length) noexcept nogil
+# The name of the member's segment into text (SEGMENT_ROOM bytes, not terminated); its length, 0: cannot be told.
+cdef int segment_of(int kind, const Member* member, const Situation* situation, char* text) noexcept nogil
+
+
+cdef extern from *:
+    """
+    #define lowest_bit(x) __builtin_ctzll(x)
+    """
+    int lowest_bit(uint64_t x) noexcept nogil
+
+
+cdef inline bint has_bit(const uint64_t* words, uint32_t bit) noexcept nogil:
+    return (words[bit >> 6] >> (bit & 63)) & 1
+
+
+cdef inline void set_bit(uint64_t* words, uint32_t bit) noexcept nogil:
+    words[bit >> 6] |= (<uint64_t>1) << (bit & 63)
+
+
+cdef inline const Slot* find_slot(const Tables* t, uint64_t key) noexcept nogil:
+    """The slot of ``key``; the empty slot that ended the probe when it is not there. Key 0 finds an empty slot."""
+    cdef const Slot* slot = t.slot + ((key * <uint64_t>0x9E3779B97F4A7C15U) >> t.shift)
+    while slot.key != key and slot.key != 0:
+        slot += 1
+    return slot
+
+
+cdef inline bint admits(const AddOn* addon, const Member* m) noexcept nogil:
+    return (addon.orec >> m.orec) & 1 and (m.flags & addon.all) == addon.all and not m.flags & addon.none
+
+
+cdef inline uint8_t effective_age(const Tables* t, const Member* m) noexcept nogil:
+    """V24 takes age 64 with OREC 0 for 65 in everything (D1)."""
+    return 65 if t.age_64_is_65 and m.age == 64 and m.orec == 0 else m.age
 
 
 cdef class Scorer:

@@ -20,6 +20,21 @@ RESULT_DTYPE: np.dtype[Any]
 MEMBER_DTYPE: np.dtype[Any]
 
 def half_up_of(numerator: int, denominator: int) -> int: ...
+def kind_of(model: str) -> int: ...
+def segment(
+    kind: int,
+    age: int,
+    orec: int,
+    flags: int,
+    *,
+    new_enrollee: bool,
+    snp: bool,
+    institutional: bool,
+    dialysis: bool,
+    dual_status_code: str,
+    low_income: bool | None,
+    months: int,
+) -> str: ...
 
 @disjoint_base
 class Scorer:

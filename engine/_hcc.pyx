@@ -9,7 +9,7 @@ from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset, strlen
 
 import numpy as np
 
@@ -21,38 +21,13 @@ from .errors import CodesetError, InvalidDateError, InvalidFieldError
 
 cdef extern from *:
     """
-    #define lowest_bit(x) __builtin_ctzll(x)
     #define bit_count(x) __builtin_popcountll(x)
     """
-    int lowest_bit(uint64_t x) noexcept nogil
     int bit_count(uint64_t x) noexcept nogil
     enum:
         INT32_MIN
 
-cdef uint64_t HASH = 0x9E3779B97F4A7C15
-
-
 # --- one member -----------------------------------------------------------------------------------------------------
-
-cdef inline bint has_bit(const uint64_t* words, uint32_t bit) noexcept nogil:
-    return (words[bit >> 6] >> (bit & 63)) & 1
-
-
-cdef inline void set_bit(uint64_t* words, uint32_t bit) noexcept nogil:
-    words[bit >> 6] |= (<uint64_t>1) << (bit & 63)
-
-
-cdef inline const Slot* find_slot(const Tables* t, uint64_t key) noexcept nogil:
-    """The slot of ``key``; the empty slot that ended the probe when it is not there. Key 0 finds an empty slot."""
-    cdef const Slot* slot = t.slot + ((key * HASH) >> t.shift)
-    while slot.key != key and slot.key != 0:
-        slot += 1
-    return slot
-
-
-cdef inline bint admits(const AddOn* addon, const Member* m) noexcept nogil:
-    return (addon.orec >> m.orec) & 1 and (m.flags & addon.all) == addon.all and not m.flags & addon.none
-
 
 cdef inline int32_t divided(int32_t value, int32_t by) noexcept nogil:
     """``value`` over ``by`` thousandths, to thousandths, a half to the even side (section 11)."""
@@ -77,11 +52,6 @@ cdef inline int32_t half_up(int64_t numerator, int64_t denominator) noexcept nog
 def half_up_of(int64_t numerator, int64_t denominator):
     """Return the quotient of two whole numbers, the second positive, a half rounded up: as payment scores are."""
     return half_up(numerator, denominator)
-
-
-cdef inline uint8_t effective_age(const Tables* t, const Member* m) noexcept nogil:
-    """V24 takes age 64 with OREC 0 for 65 in everything (D1)."""
-    return 65 if t.age_64_is_65 and m.age == 64 and m.orec == 0 else m.age
 
 
 cdef void score(
@@ -184,6 +154,113 @@ cdef void score(
         value = half_up(<int64_t>raw[i] * 1000, factors.normalization[i])
         normalized[i] = value
         payment[i] = half_up(<int64_t>value * factors.kept[i], 1000)
+
+
+cdef int age_in(int32_t born, int32_t year) noexcept nogil:
+    if day_number_of(born) == INT32_MIN:
+        return NO_DAY
+    if born // 10000 > year:
+        return AFTER_THE_YEAR
+    return max(year - born // 10000 - (born % 10000 > 201), 0)
+
+
+# --- which segment is the member's (section 10) -----------------------------------------------------------------------
+
+cdef uint8_t dual_of(const char* code, Py_ssize_t length) noexcept nogil:
+    if length == 0:
+        return DUAL_UNKNOWN
+    if length == 2 and code[0] == c'0':
+        if code[1] == c'2' or code[1] == c'4' or code[1] == c'8':
+            return DUAL_FULL
+        if code[1] == c'1' or code[1] == c'3' or code[1] == c'5' or code[1] == c'6':
+            return DUAL_PARTIAL
+    return DUAL_NOT
+
+
+cdef inline char* put(char* to, const char* text) noexcept nogil:
+    cdef size_t length = strlen(text)
+    memcpy(to, text, length)
+    return to + length
+
+
+cdef int segment_of(int kind, const Member* m, const Situation* s, char* text) noexcept nogil:
+    cdef char* to = text
+    cdef bint aged = m.age >= 65
+    if kind == RXHCC:
+        if s.institutional:
+            to = put(to, b"NE_LTI" if s.new_enrollee else b"CE_LTI")
+        elif s.low_income != LOW_INCOME_UNKNOWN:
+            to = put(to, b"NE_" if s.new_enrollee else b"CE_")
+            to = put(to, b"Low" if s.low_income else b"NonLow")
+            to = put(to, b"_Community" if s.new_enrollee else b"_Aged" if aged else b"_NonAged")
+    elif kind == ESRD or kind == ESRD_V21:
+        to = put_esrd_segment(kind, m, s, to)
+    elif s.new_enrollee:
+        to = put(to, b"NE_SNP" if s.snp else b"NE")
+    elif s.institutional:
+        to = put(to, b"INSTITUTIONAL")
+    elif s.dual != DUAL_UNKNOWN:
+        to = put(to, b"COMMUNITY_")
+        to = put(to, b"FB" if s.dual == DUAL_FULL else b"PB" if s.dual == DUAL_PARTIAL else b"N")
+        # V24 takes 64 for 65 in everything.
+        to = put(to, b"A" if aged or (kind == PART_C_V24 and m.age == 64 and m.orec == 0) else b"D")
+    return <int>(to - text)
+
+
+cdef char* put_esrd_segment(int kind, const Member* m, const Situation* s, char* to) noexcept nogil:
+    cdef bint institutional = s.institutional or (m.flags >> LTI) & 1
+    cdef const char* duration
+    cdef const char* age
+    cdef const char* dual
+    if s.dialysis:
+        return put(to, b"DIAL_NE" if s.new_enrollee else b"DIAL")
+    if s.months < 1:
+        return to
+    if s.months <= 3:
+        to = put(to, b"TRANSPLANT_KIDNEY_ONLY_")
+        to[0] = <char>(c'0' + s.months)
+        return put(to + 1, b"M")
+    duration = b"DUR4_9" if s.months <= 9 else b"DUR10PL"
+    age = b"GE65" if m.age >= 65 or (s.new_enrollee and m.age == 64 and m.orec == 0) else b"LT65"
+    if kind == ESRD_V21:
+        to = put(to, b"GRAFT_NE_" if s.new_enrollee else b"GRAFT_INST_" if institutional else b"GRAFT_COMM_")
+        return put(put(put(to, duration), b"_"), age)
+    dual = b"FBD" if (m.flags >> FBDUAL) & 1 else b"ND_PBD"
+    if s.new_enrollee:
+        to = put(put(put(to, b"GRAFT_NE_"), age), b"_")
+        return put(put(put(to, duration), b"_"), dual)
+    to = put(put(put(to, b"GRAFT_INST_" if institutional else b"G_COMM_"), dual), b"_")
+    return put(put(put(to, age), b"_"), duration)
+
+
+def kind_of(str model not None):
+    """Return the number of what the segments of ``model`` are told by."""
+    if model.startswith("RXHCC"):
+        return RXHCC
+    if model.startswith("ESRD"):
+        return ESRD_V21 if model == "ESRD_V21" else ESRD
+    return PART_C_V24 if model == "V24" else PART_C
+
+
+def segment(
+    int kind, int age, int orec, int flags, *, bint new_enrollee, bint snp, bint institutional, bint dialysis,
+    str dual_status_code, low_income, int months,
+):
+    """Return the name of a member's segment, "" where it cannot be told. ``low_income``: None if not known;
+    ``months`` since the kidney transplant, below 1: no graft.
+    """
+    cdef Member member
+    cdef Situation situation
+    cdef char[SEGMENT_ROOM] text
+    cdef bytes code = dual_status_code.encode("utf-8", "replace")
+    memset(&member, 0, sizeof(member))
+    member.age, member.orec, member.flags = <uint8_t>age, <uint8_t>orec, <uint8_t>flags
+    situation.new_enrollee, situation.snp = new_enrollee, snp
+    situation.institutional, situation.dialysis = institutional, dialysis
+    situation.dual = dual_of(code, len(code))
+    situation.low_income = LOW_INCOME_UNKNOWN if low_income is None else bool(low_income)
+    situation.months = months
+    return text[:segment_of(kind, &member, &situation, text)].decode()
 
 
 # --- tables of one model and year -----------------------------------------------------------------------------------
@@ -346,7 +423,7 @@ cdef struct MemberRow:
     uint8_t mce_off
     uint8_t flags
 
-OLDEST = 125
+OLDEST = LARGEST_AGE
 SEXES = {1: 1, 2: 2, "SEX_MALE": 1, "SEX_FEMALE": 2, "MALE": 1, "FEMALE": 2}
 RESULT_DTYPE = np.dtype(
     [("ccs", "<u8", (CC_WORDS,)), ("hccs", "<u8", (CC_WORDS,)), ("variables", "<u8", (VARIABLE_WORDS,)),
@@ -363,7 +440,7 @@ cdef tuple FIELDS = (
     "member_id", "model", "payment_year", "birth_date", "age", "sex", "orec", "skip_mce_edits", "diagnoses",
 )
 cdef tuple FLAG_NAMES = layout.FLAGS
-assert FLAG_NAMES.index("fbdual") == 3 and FLAG_NAMES.index("pbdual") == 4
+assert FLAG_NAMES.index("fbdual") == FBDUAL and FLAG_NAMES.index("pbdual") == PBDUAL and FLAG_NAMES.index("lti") == LTI
 
 
 @cython.final
@@ -446,7 +523,7 @@ cdef class MemberBatch:
         cdef object kept = None         # keeps attribute values alive while the borrowed pointers are used
         cdef object value
         cdef int i
-        cdef long year
+        cdef int32_t year
         if isinstance(member, dict):
             for i in range(9):
                 field[i] = PyDict_GetItem(member, FIELDS[i])
@@ -480,7 +557,7 @@ cdef class MemberBatch:
         for i in range(7):
             if flag[i] != NULL and <object>flag[i] is not None:
                 row.flags |= truth(<object>flag[i], FLAG_NAMES[i]) << i
-        if row.flags & 0b11000 == 0b11000:
+        if (row.flags >> FBDUAL) & (row.flags >> PBDUAL) & 1:
             raise InvalidFieldError(
                 "pbdual: fbdual and pbdual are both set; a member is a full or a partial benefit dual, not both",
                 field="pbdual",
@@ -514,22 +591,20 @@ cdef class MemberBatch:
         row.partner = answer[1]
         return 0
 
-    cdef int age_of(self, object born, object age, long year) except -1:
-        """Whole years on 1 February of the payment year, 0 for who is born after (section 2)."""
-        cdef long date
-        cdef long years
+    cdef int age_of(self, object born, object age, int32_t year) except -1:
+        """Whole years on 1 February of the payment year (section 2)."""
+        cdef int years
         if born is not None and (isinstance(born, bool) or not isinstance(born, int)):
             raise wrong("birth_date", "a day (CCYYMMDD)", born)
         if born:
-            if not 0 < born < 1 << 31 or day_number_of(<int32_t>born) == INT32_MIN:
+            years = age_in(<int32_t>born, year) if 0 < born < 1 << 31 else NO_DAY
+            if years == NO_DAY:
                 raise InvalidDateError("birth_date: expected a day of the calendar (CCYYMMDD)", field="birth_date")
-            date = born
-            if date // 10000 > year:
+            if years == AFTER_THE_YEAR:
                 raise InvalidDateError("birth_date: it lies after the payment year", field="birth_date")
-            years = year - date // 10000 - (date % 10000 > 201)
-            if years > OLDEST:
+            if years > LARGEST_AGE:
                 raise InvalidDateError(f"birth_date: it makes the member older than {OLDEST}", field="birth_date")
-            return max(years, 0)
+            return years
         if age is None:
             raise InvalidFieldError(
                 "birth_date: expected a day (CCYYMMDD), or the age on 1 February of the payment year, got neither",
@@ -551,7 +626,7 @@ cdef class MemberBatch:
         if not isinstance(codes, (list, tuple)):
             codes = list(codes)
         count = len(codes)
-        if count > 65535:
+        if count > MAX_DIAGNOSES:
             raise InvalidFieldError(
                 f"diagnoses: {count} codes of one member; at most 65,535 are accepted", field="diagnoses"
             )

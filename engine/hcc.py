@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _hcc
-from .compile_hcc import FLAGS, OUTPUTS
+from .compile_hcc import OUTPUTS
 from .errors import CodesetError, InvalidFieldError
 from .pack import Manifest, Pack
 
@@ -36,6 +36,7 @@ __all__ = [
     "HccScorer",
     "PaymentFactors",
     "RiskMember",
+    "Scoring",
     "ScoringOptions",
     "SegmentContributions",
     "SegmentScore",
@@ -354,8 +355,9 @@ def _blend_weights(blend: Mapping[str, Number]) -> dict[str, int]:
     """Return weights in thousandths, checked."""
     if not isinstance(blend, Mapping) or len(blend) not in (0, 2):
         raise InvalidFieldError("blend: expected two models and their weights, or none", field="blend")
-    weights = {model: _thousandths(weight, "blend") for model, weight in blend.items()}
-    if weights and (sum(weights.values()) != 1000 or min(weights.values()) < 0):
+    # By the names that packs have, as the models of factors are.
+    weights = {model.upper(): _thousandths(weight, "blend") for model, weight in blend.items()}
+    if weights and (len(weights) != 2 or sum(weights.values()) != 1000 or min(weights.values()) < 0):
         raise InvalidFieldError("blend: expected two weights from 0 to 1 that add up to 1", field="blend")
     return weights
 
@@ -374,6 +376,8 @@ class HccScorer:
             self.payment_year = int(pack.manifest.facts["payment_year"])
         except (KeyError, ValueError, TypeError):
             raise pack.corrupt("manifest.json", "it does not say the model and payment year") from None
+        self.kind = _hcc.kind_of(self.model)
+        """What its segments are told by, a number for ``engine._hcc``."""
         arrays = self.core.arrays
         self.ccs = tuple(map(str, arrays["cc_number"].tolist()))
         self.segments = _texts(pack, "output_name", len(arrays["output"]))
@@ -444,6 +448,26 @@ class HccScorer:
             found.append(DiagnosisCategory(code, ccs, refused))
         return tuple(found)
 
+    def segment(self, member: Any, read: Any) -> str:
+        """Return the member's segment, "" where it cannot be told (section 10). ``read``: the member's row of the
+        batch."""
+        low_income = _field(member, "low_income")
+        code = _field(member, "dual_status_code")
+        months = _field(member, "months_since_transplant")
+        return _hcc.segment(
+            self.kind,
+            int(read["age"]),
+            int(read["orec"]),
+            int(read["flags"]),
+            new_enrollee=bool(_field(member, "new_enrollee")),
+            snp=bool(_field(member, "snp")),
+            institutional=bool(_field(member, "institutional")),
+            dialysis=bool(_field(member, "dialysis")),
+            dual_status_code=code if isinstance(code, str) else "",
+            low_income=None if low_income is None else bool(low_income),
+            months=min(max(months, 0), 99) if isinstance(months, int) and not isinstance(months, bool) else 0,
+        )
+
     def suppressions(self, row: Any) -> tuple[Suppression, ...]:
         """Return the categories that are no HCCs in the end, and why."""
         arrays = self.core.arrays
@@ -478,63 +502,63 @@ def _bits(words: npt.NDArray[np.uint64]) -> list[int]:
     return found
 
 
-# --- which segment is the member's (section 10) ---------------------------------------------------------------------
-
-_FULL_BENEFIT: Final = frozenset(("02", "04", "08"))
-_PARTIAL_BENEFIT: Final = frozenset(("01", "03", "05", "06"))
-
-
-def _segment(model: str, member: Any, read: Any) -> str:
-    """Return the member's segment, "" where it cannot be told. ``read``: the member's row of the batch."""
-    new, institutional = bool(_field(member, "new_enrollee")), bool(_field(member, "institutional"))
-    age, orec = int(read["age"]), int(read["orec"])
-    flags = int(read["flags"])
-    aged = age >= 65
-    if model.startswith("RXHCC"):
-        if institutional:
-            return "NE_LTI" if new else "CE_LTI"
-        low = _field(member, "low_income")
-        if low is None:
-            return ""
-        income = "Low" if low else "NonLow"
-        return f"NE_{income}_Community" if new else f"CE_{income}_{'Aged' if aged else 'NonAged'}"
-    if model.startswith("ESRD"):
-        return _esrd_segment(model, member, new, institutional, age, orec, flags)
-    if new:
-        return "NE_SNP" if _field(member, "snp") else "NE"
-    if institutional:
-        return "INSTITUTIONAL"
-    code = _field(member, "dual_status_code")
-    if not code or not isinstance(code, str):
-        return ""
-    status = "FB" if code in _FULL_BENEFIT else "PB" if code in _PARTIAL_BENEFIT else "N"
-    if model == "V24" and age == 64 and orec == 0:
-        aged = True  # V24 takes 64 for 65 in everything
-    return f"COMMUNITY_{status}{'A' if aged else 'D'}"
-
-
-def _esrd_segment(model: str, member: Any, new: bool, institutional: bool, age: int, orec: int, flags: int) -> str:
-    if _field(member, "dialysis"):
-        return "DIAL_NE" if new else "DIAL"
-    months = _field(member, "months_since_transplant")
-    if isinstance(months, bool) or not isinstance(months, int) or months < 1:
-        return ""
-    if months <= 3:
-        return f"TRANSPLANT_KIDNEY_ONLY_{months}M"
-    duration = "DUR4_9" if months <= 9 else "DUR10PL"
-    group = "GE65" if age >= 65 or (new and age == 64 and orec == 0) else "LT65"
-    institutional = institutional or bool(flags >> FLAGS.index("lti") & 1)
-    if model == "ESRD_V21":
-        kind = "NE" if new else "INST" if institutional else "COMM"
-        return f"GRAFT_{kind}_{duration}_{group}"
-    dual = "FBD" if flags >> FLAGS.index("fbdual") & 1 else "ND_PBD"
-    if new:
-        return f"GRAFT_NE_{group}_{duration}_{dual}"
-    return f"{'GRAFT_INST' if institutional else 'G_COMM'}_{dual}_{group}_{duration}"
-
-
 def _field(member: Any, name: str) -> Any:
     return member.get(name) if isinstance(member, dict) else getattr(member, name, None)
+
+
+# --- what is decided once a call -------------------------------------------------------------------------------------
+
+
+class Scoring:
+    """What the options of one call make of models and years: their scorers, payment factors and blends.
+
+    ``choose``: as in ``score_many``. Raises InvalidFieldError if an option is impossible.
+    """
+
+    def __init__(self, choose: Callable[[str, int], HccScorer], options: ScoringOptions) -> None:
+        self.options = options
+        self.scorers: list[HccScorer] = []
+        """Every scorer that ``resolve`` has found, by its number."""
+        self._choose = choose
+        self._rows: list[npt.NDArray[np.int32]] = []
+        self._overrides = {factors.model.upper(): factors for factors in options.factors}
+        self._fixed = None if options.blend is None else _blend_weights(options.blend)
+        # An impossible option is an error of the call, not of each member.
+        for factors in options.factors:
+            _factor_row((), factors.model, 0, options, factors)
+
+    def resolve(self, model: str, year: int) -> tuple[int, int]:
+        """Return the numbers of the scorer and of the other model's scorer where the two are blended, else -1.
+
+        Raises the CodesetError of whoever is of this model and year.
+        """
+        scorer = self._choose(model, year)
+        own, partner = self._number(scorer), -1
+        blend = self.weights(year)
+        if scorer.model in blend:
+            (other,) = set(blend) - {scorer.model}
+            try:
+                partner = self._number(self._choose(other, year))
+            except CodesetError:
+                if self._fixed is not None:
+                    raise
+                # The year's blend is an extra: without the other model's pack the member still has its own scores.
+        return own, partner
+
+    def weights(self, year: int) -> Mapping[str, int]:
+        """Return the weights of the models that are blended in ``year``, in thousandths; empty if none are."""
+        return _blend_weights(year_blend(year)) if self._fixed is None else self._fixed
+
+    def factors(self) -> npt.NDArray[np.int32]:
+        """Return [scorers][2][OUTPUTS]: the factors ``engine._hcc.run`` takes."""
+        return np.array(self._rows, np.int32).reshape(-1, 2, OUTPUTS)
+
+    def _number(self, scorer: HccScorer) -> int:
+        if scorer not in self.scorers:
+            own = self._overrides.get(scorer.model)
+            self._rows.append(_factor_row(scorer.segments, scorer.model, scorer.payment_year, self.options, own))
+            self.scorers.append(scorer)
+        return self.scorers.index(scorer)
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
@@ -549,19 +573,11 @@ class HccResults(Sequence[HccResult]):
     thousandths, in the order of the scorer's ``segments``; ``engine._hcc.NONE`` where no factor is known.
     """
 
-    def __init__(
-        self,
-        batch: _hcc.MemberBatch,
-        scorers: Sequence[HccScorer],
-        factors: npt.NDArray[np.int32],
-        options: ScoringOptions,
-        weights: Callable[[int], Mapping[str, int]],
-    ) -> None:
+    def __init__(self, batch: _hcc.MemberBatch, scoring: Scoring) -> None:
         self._batch = batch
-        self._scorers = scorers
-        self._options = options
-        self._weights = weights
-        cores = [scorer.core for scorer in scorers]
+        self._scoring = scoring
+        self._scorers = scoring.scorers
+        cores, factors = [scorer.core for scorer in scoring.scorers], scoring.factors()
         self.table, self.scores = _hcc.run(batch, cores, factors)
         self.members = batch.table()
         """What was read of each member: dtype ``engine._hcc.MEMBER_DTYPE``."""
@@ -622,10 +638,10 @@ class HccResults(Sequence[HccResult]):
             hccs := scorer.numbers(row["hccs"]),
             scores,
             tuple(segment for i, segment in enumerate(scorer.segments) if applicable >> i & 1),
-            _segment(scorer.model, member, read),
+            scorer.segment(member, read),
             self._blend(index, scorer, read, payment),
         )
-        if self._options.detail != HccDetail.FULL:
+        if self._scoring.options.detail != HccDetail.FULL:
             return result
         label = dict(zip(scorer.ccs, scorer.cc_labels, strict=True))
         return replace(
@@ -640,14 +656,15 @@ class HccResults(Sequence[HccResult]):
         if read["partner"] < 0 or self._partner is None:
             return None
         other = self._scorers[read["partner"]]
-        weights = self._weights(scorer.payment_year)
+        weights = self._scoring.weights(scorer.payment_year)
+        own_weight = weights[scorer.model]
         theirs = self._partner[2, index].tolist()
         by_segment = {segment: theirs[i] for i, segment in enumerate(other.segments)}
         scores = []
         for segment, own in zip(scorer.segments, payment, strict=True):
             if segment not in by_segment or own == _hcc.NONE or by_segment[segment] == _hcc.NONE:
                 continue
-            total = own * weights[scorer.model] + by_segment[segment] * weights[other.model]
+            total = own * own_weight + by_segment[segment] * (1000 - own_weight)
             scores.append(BlendedScore(segment, (total + 500) // 1000 / 1000))
         return Blend(tuple((model, weight / 1000) for model, weight in weights.items()), tuple(scores))
 
@@ -669,39 +686,5 @@ def score_many(
         raise InvalidFieldError(
             f"members: expected a sequence of members, got {type(members).__name__}", field="members"
         )
-    options = options or ScoringOptions()
-    overrides = {factors.model.upper(): factors for factors in options.factors}
-    fixed = None if options.blend is None else _blend_weights(options.blend)
-    scorers: list[HccScorer] = []
-    rows: list[npt.NDArray[np.int32]] = []
-
-    def weights(year: int) -> Mapping[str, int]:
-        return _blend_weights(year_blend(year)) if fixed is None else fixed
-
-    def number(scorer: HccScorer) -> int:
-        if scorer not in scorers:
-            own = overrides.get(scorer.model)
-            rows.append(_factor_row(scorer.segments, scorer.model, scorer.payment_year, options, own))
-            scorers.append(scorer)
-        return scorers.index(scorer)
-
-    def resolve(model: str, year: int) -> tuple[int, int]:
-        scorer = choose(model, year)
-        own, partner = number(scorer), -1
-        blend = weights(year)
-        if scorer.model in blend:
-            (other,) = set(blend) - {scorer.model}
-            try:
-                partner = number(choose(other, year))
-            except CodesetError:
-                if fixed is not None:
-                    raise
-                # The year's blend is an extra: without the other model's pack the member still has its own scores.
-        return own, partner
-
-    # An impossible option is an error of the call, not of each member.
-    for factors in options.factors:
-        _factor_row((), factors.model, 0, options, factors)
-    batch = _hcc.MemberBatch(members, resolve)
-    table = np.array(rows, np.int32).reshape(-1, 2, OUTPUTS)
-    return HccResults(batch, scorers, table, options, weights)
+    scoring = Scoring(choose, options or ScoringOptions())
+    return HccResults(_hcc.MemberBatch(members, scoring.resolve), scoring)

@@ -370,6 +370,7 @@ def test_factors_can_be_overridden(library: engine.Library) -> None:
         (ScoringOptions(factors=[PaymentFactors("V28", coding_adjustment=1)]), "coding_adjustment"),
         (ScoringOptions(blend={"V28": "1"}), "blend"),
         (ScoringOptions(blend={"V28": "0.5", "V22": "0.6"}), "blend"),
+        (ScoringOptions(blend={"V28": "1", "v28": "1"}), "blend"),
     ],
 )
 def test_impossible_options_are_refused(library: engine.Library, options: ScoringOptions, field: str) -> None:
@@ -393,6 +394,7 @@ def test_years_that_blend_two_models(library: engine.Library, year: int, v24: fl
     assert library.score_hcc(member, ScoringOptions(blend={})).blend is None
     assert library.score_hcc(SOUND).blend is None
     pace = library.score_hcc(SOUND, ScoringOptions(blend={"V22": "0.9", "V28": "0.1"}))
+    assert library.score_hcc(SOUND, ScoringOptions(blend={"v22": "0.9", "v28": "0.1"})).blend == pace.blend
     assert pace.blend is not None
     assert (
         library.score_hcc(SOUND | {"model": "RXHCC_V08_T"}, ScoringOptions(blend={"V22": "0.9", "V28": "0.1"})).blend
