@@ -545,10 +545,10 @@ class _Order(dict[int, tuple[MceEdit, ...]]):
     """Sets of edits to their members in order. Made once each: few of the possible ones occur."""
 
     def __init__(self, order: Iterable[MceEdit]) -> None:
-        self._order = tuple(order)
+        self.order = tuple(order)
 
     def __missing__(self, edits: int) -> tuple[MceEdit, ...]:
-        found = self[edits] = tuple(edit for edit in self._order if edits >> (edit - 1) & 1)
+        found = self[edits] = tuple(edit for edit in self.order if edits >> (edit - 1) & 1)
         return found
 
 
@@ -565,7 +565,7 @@ _AGE_CONFLICT_SHIFT: Final = 60
 
 # The order in which CMS raises the edits of a code.
 _DIAGNOSIS: Final = (MceEdit.AGE_CONFLICT, MceEdit.SEX_CONFLICT)
-_ON_PRINCIPAL: Final = _Order(
+ON_PRINCIPAL: Final = _Order(
     (
         MceEdit.INVALID_CODE,
         MceEdit.E_CODE_AS_PDX,
@@ -580,7 +580,7 @@ _ON_PRINCIPAL: Final = _Order(
         MceEdit.UNSPECIFIED_CODE,
     )
 )
-_ON_SECONDARY: Final = _Order(
+ON_SECONDARY: Final = _Order(
     (
         MceEdit.INVALID_CODE,
         MceEdit.DUPLICATE_OF_PDX,
@@ -590,9 +590,9 @@ _ON_SECONDARY: Final = _Order(
         *_DIAGNOSIS,
     )
 )
-_ON_ADMITTING: Final = _Order((MceEdit.INVALID_ADMIT_DX, *_DIAGNOSIS))
+ON_ADMITTING: Final = _Order((MceEdit.INVALID_ADMIT_DX, *_DIAGNOSIS))
 _ON_CLAIM: Final = _Order(MceEdit)
-_ON_PROCEDURES: Final = _Order(
+ON_PROCEDURES: Final = _Order(
     (
         MceEdit.INVALID_CODE,
         MceEdit.SEX_CONFLICT,
@@ -606,7 +606,7 @@ _ON_PROCEDURES: Final = _Order(
     )
 )
 # Counted once a claim, whatever is on its codes.
-_ONCE: Final = _set_of(
+ONCE: Final = _set_of(
     [MceEdit.INVALID_ADMIT_DX, *(edit for edit, info in EDITS.items() if _CLAIM in info.raised_on), MceEdit.BILATERAL],
     "",
 )
@@ -680,7 +680,7 @@ class EditResults(Sequence[EditResult]):
     def errors(self) -> Mapping[int, CodesetError]:
         """Position of every claim that has no answer, and why."""
         lacking = np.flatnonzero(self.table["missing"])
-        return self._batch.errors | {int(i): _missing(int(self.table["missing"][i])) for i in lacking}
+        return self._batch.errors | {int(i): missing_field(int(self.table["missing"][i])) for i in lacking}
 
     def _iterate(self, first: int, last: int) -> Iterator[EditResult]:
         rows = self.table[first:last].tolist()
@@ -692,7 +692,7 @@ class EditResults(Sequence[EditResult]):
         for i, (edits, admit, edit_type, missing) in enumerate(rows):
             claim = self._batch.claims[first + i]
             claim_id = _field(claim, "claim_id") or ""
-            error = self._batch.errors.get(first + i) or (_missing(missing) if missing else None)
+            error = self._batch.errors.get(first + i) or (missing_field(missing) if missing else None)
             if error is not None:
                 # The id itself may be what is wrong with the claim.
                 yield EditResult(claim_id if isinstance(claim_id, str) else "", release, error=error)
@@ -704,15 +704,15 @@ class EditResults(Sequence[EditResult]):
                 release,
                 _EDIT_TYPES[edit_type],
                 _counts(edits, own_dx, own_px) if edits else (),
-                _ON_ADMITTING[admit],
+                ON_ADMITTING[admit],
                 _AGE_CONFLICTS[admit >> _AGE_CONFLICT_SHIFT],
                 tuple(
-                    CodeEdits(code, (_ON_SECONDARY if k else _ON_PRINCIPAL)[found])
+                    CodeEdits(code, (ON_SECONDARY if k else ON_PRINCIPAL)[found])
                     for k, (code, found) in enumerate(zip(_field(claim, "diagnoses") or (), own_dx, strict=True))
                 ),
                 tuple(_AGE_CONFLICTS[found >> _AGE_CONFLICT_SHIFT] for found in own_dx),
                 tuple(
-                    CodeEdits(code, _ON_PROCEDURES[found])
+                    CodeEdits(code, ON_PROCEDURES[found])
                     for code, found in zip(_field(claim, "procedures") or (), own_px, strict=True)
                 ),
             )
@@ -761,12 +761,12 @@ def edit_many(claims: Iterable[Claim], editor: MceEditor, options: EditingOption
 def _counts(edits: int, dx: Iterable[int], px: Iterable[int]) -> tuple[EditCount, ...]:
     found = [own for own in (*dx, *px) if own]
     return tuple(
-        EditCount(edit, 1 if _ONCE >> (edit - 1) & 1 else sum(own >> (edit - 1) & 1 for own in found))
+        EditCount(edit, 1 if ONCE >> (edit - 1) & 1 else sum(own >> (edit - 1) & 1 for own in found))
         for edit in _ON_CLAIM[edits]
     )
 
 
-def _missing(number: int) -> MissingFieldError:
+def missing_field(number: int) -> MissingFieldError:
     field = _mce.MISSING[number]
     why = {
         "age": "diagnoses are edited by it",

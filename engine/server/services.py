@@ -29,6 +29,7 @@ from .convert import (
 )
 from .scoring import add_result, member_of, scoring_options
 from .wire import DrgWire
+from .wire_edits import EditWire
 
 if TYPE_CHECKING:
     from ..codes import CodeSystem
@@ -48,6 +49,7 @@ class Services:
         """Why nothing of the store could be taken up at the last look."""
         self._max_items = config.max_items
         self._drg_wire = DrgWire()
+        self._edit_wire = EditWire(self._drg_wire)
 
     def answers(self) -> dict[str, Callable[[Any, Facts], Any]]:
         """Return the answering function of each method, by its name in the proto."""
@@ -77,7 +79,12 @@ class Services:
         take the way through messages: the library is not the engine's own.
         """
         # The messages of the stream are those of the batch by another name.
-        return {"BatchGroupDrg": self.batch_group_drg_bytes, "StreamGroupDrg": self.batch_group_drg_bytes}
+        return {
+            "BatchGroupDrg": self.batch_group_drg_bytes,
+            "StreamGroupDrg": self.batch_group_drg_bytes,
+            "EditClaim": self.edit_claim_bytes,
+            "BatchEditClaims": self.batch_edit_claims_bytes,
+        }
 
     def lookup(self, request: terminology_pb2.LookupRequest, facts: Facts) -> terminology_pb2.LookupResponse:
         """Lookup."""
@@ -282,7 +289,7 @@ class Services:
             group=request.group,
             drg_options=request.drg_options,
         )
-        answer = self._edit_claims(batch, facts, fail=True)
+        answer = self._edit_claims(batch, facts, self.library, fail=True)
         return grouping_pb2.EditClaimResponse(
             result=answer.results[0], drg_result=answer.drg_results[0] if request.group else None
         )
@@ -292,13 +299,26 @@ class Services:
     ) -> grouping_pb2.BatchEditClaimsResponse:
         """BatchEditClaims."""
         self._check_size(len(request.claims), facts)
-        return self._edit_claims(request, facts, fail=False)
+        return self._edit_claims(request, facts, self.library)
+
+    def edit_claim_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """EditClaim, from bytes to bytes."""
+        library = self.library
+        if not isinstance(library, Library):
+            return None
+        return self._edit_wire.answer_one(raw, facts, library, self._group_drgs)
+
+    def batch_edit_claims_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """BatchEditClaims, from bytes to bytes."""
+        library = self.library
+        if not isinstance(library, Library):
+            return None
+        return self._edit_wire.answer(raw, facts, library, self._check_size, self._edit_claims, self._group_drgs)
 
     def _edit_claims(
-        self, request: grouping_pb2.BatchEditClaimsRequest, facts: Facts, *, fail: bool
+        self, request: grouping_pb2.BatchEditClaimsRequest, facts: Facts, library: Library, *, fail: bool = False
     ) -> grouping_pb2.BatchEditClaimsResponse:
         """Edit, and group if asked to. ``fail``: raise what is wrong with a claim rather than answer it."""
-        library = self.library
         response = grouping_pb2.BatchEditClaimsResponse()
         options = editing.editing_options(request)
         failed = 0

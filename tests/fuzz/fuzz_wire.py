@@ -5,8 +5,8 @@ finds interesting to the corpus; without atheris, the same target gets random in
 ``$CODESET_ENGINE_PACKS`` or of the default store.
 
 An input is a request as it is, or, where its first byte is odd, the seed of a request that any conforming encoder might
-have written, damaged where the second byte is odd as well. The target fails when the answers differ: in a byte, in a
-refusal, in an error of an item, or in what the log would say.
+have written, damaged where the second byte is odd as well. The other bits of the first byte choose the method. The
+target fails when the answers differ: in a byte, in a refusal, in an error of an item, or in what the log would say.
 """
 
 from __future__ import annotations
@@ -26,24 +26,30 @@ import engine  # noqa: E402
 from engine.server import ServerConfig  # noqa: E402
 from engine.server.services import Services  # noqa: E402
 
+Method = tuple[Callable[[Random], bytes], Callable[[Services, bytes], tuple[wire_check.Outcome, wire_check.Outcome]]]
+"""What makes requests, and what answers them on both ways."""
 
-def request_of(data: bytes) -> bytes:
-    """Return the request that an input stands for."""
-    if not data or not data[0] & 1:
-        return data[1:]
-    rng = Random(data[2:])
-    raw = shapes.drg_request(rng)
-    return shapes.damaged(rng, raw) if data[1:2] and data[1] & 1 else raw
+METHODS: list[Method] = [
+    (shapes.drg_request, wire_check.drg),
+    (shapes.edit_request, wire_check.edits),
+    (shapes.edit_request, wire_check.edit),
+]
 
 
 def target(services: Services) -> Callable[[bytes], None]:
     """Return the function that fails on an input."""
 
     def run(data: bytes) -> None:
-        raw = request_of(data)
-        got, expected = wire_check.drg(services, raw)
+        make, answer = METHODS[(data[0] >> 1 if data else 0) % len(METHODS)]
+        raw = data[1:]
+        if data and data[0] & 1:
+            rng = Random(data[2:])
+            raw = make(rng)
+            if data[1:2] and data[1] & 1:
+                raw = shapes.damaged(rng, raw)
+        got, expected = answer(services, raw)
         if got != expected:
-            raise AssertionError(f"{raw!r}: got {got!r}, expected {expected!r}")
+            raise AssertionError(f"{answer.__name__} {raw!r}: got {got!r}, expected {expected!r}")
 
     return run
 

@@ -35,3 +35,34 @@ def drg(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
         return services.batch_group_drg(request, facts).SerializeToString()
 
     return outcome(lambda facts: services.batch_group_drg_bytes(raw, facts)), outcome(through_messages)
+
+
+def edits(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
+    """BatchEditClaims."""
+
+    def through_messages(facts: Facts) -> bytes:
+        request = grouping_pb2.BatchEditClaimsRequest.FromString(raw)
+        return services.batch_edit_claims(request, facts).SerializeToString()
+
+    def from_bytes(facts: Facts) -> bytes:
+        got = services.batch_edit_claims_bytes(raw, facts)
+        return through_messages(facts) if got is None else got
+
+    return outcome(from_bytes), outcome(through_messages)
+
+
+def edit(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
+    """EditClaim."""
+
+    def through_messages(facts: Facts) -> bytes:
+        request = grouping_pb2.EditClaimRequest.FromString(raw)
+        return services.edit_claim(request, facts).SerializeToString()
+
+    def from_bytes(facts: Facts) -> bytes:
+        got = services.edit_claim_bytes(raw, facts)
+        if got is not None:
+            return got
+        assert (facts.items, facts.errors, facts.releases) == (1, 0, "")
+        return through_messages(facts)
+
+    return outcome(from_bytes), outcome(through_messages)

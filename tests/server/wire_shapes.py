@@ -119,6 +119,85 @@ def drg_request(rng: Random) -> bytes:
     return b"".join(fields)
 
 
+EDITED = [
+    *DIAGNOSES,
+    "C61",
+    "O80",
+    "Z370",
+    "I5021",
+    "Z006",
+    "V5413XA",
+    "P0700",
+    "H5440",
+    "71595",
+    "2500",
+    "0000",
+    "",
+    " .",
+]
+EDITED_PROCEDURES = [*PROCEDURES, "10D00Z1", "5A1955Z", "02YA0Z0", "8151", "8154", "3751", "000", ""]
+
+
+def edited_claim(rng: Random) -> bytes:
+    """The fields of a claim that the editor looks at; usually all that it needs."""
+    if rng.random() < 0.2:
+        return claim(rng)
+    fields = [text(10, rng.choice(EDITED)) for _ in range(rng.choice([0, 1, 2, 3, 6, 12]))]
+    fields += [text(12, rng.choice(EDITED_PROCEDURES)) for _ in range(rng.choice([0, 0, 1, 2, 5]))]
+    fields += [text(rng.choice([9, 10, 12]), rng.choice(CODES)) for _ in range(rng.choice([0, 0, 1]))]
+    fields += [text(1, rng.choice(TEXTS)), text(9, rng.choice([*EDITED, "", "null"]))]
+    fields += [text(2, rng.choice(VERSIONS)), text(11, "Y" * rng.choice([0, 0, 0, 1]))]
+    fields += [number(3, rng.choice([20260401, 20230115, 20250231, 20041001, 20120229, *DATES]))]
+    for field, values in _GIVEN.items():
+        if rng.random() < 0.9:
+            fields.append(number(field, any_int(rng) if rng.random() < 0.05 else rng.choice(values)))
+    if rng.random() < 0.2:
+        fields += [unknown(rng) for _ in range(rng.randrange(3))]
+    if rng.random() < 0.5:
+        rng.shuffle(fields)
+    return b"".join(fields)
+
+
+_GIVEN = {
+    4: [0, 7, 30, 64, 99, 124, 125, -1],
+    5: [0, 1, 1, 2, 2, 3],
+    6: [0, 1, 1, 20, 7, 95, 300, -1],
+    8: [0, 3, 4, 10, -1],
+    13: [0, 9, 9, 10, 10, 11],
+}
+
+
+def unwanted_edits(rng: Random) -> bytes:
+    """MceOptions, their numbers packed or one by one."""
+    fields = []
+    for _ in range(rng.randrange(4)):
+        numbers = [rng.choice([1, 3, 9, 14, 25, 30, 33, 36]) for _ in range(rng.randrange(4))]
+        if rng.random() < 0.1:
+            numbers.append(rng.choice([31, 32, 37, 64, 65, any_int(rng)]))
+        field = rng.choice([1, 2, 3])
+        if rng.random() < 0.5:
+            fields.append(text(field, b"".join(varint(each, rng.choice([0, 0, 2])) for each in numbers)))
+        else:
+            fields += [number(field, each) for each in numbers]
+    if rng.random() < 0.2:
+        fields.append(unknown(rng))
+    return b"".join(fields)
+
+
+def edit_request(rng: Random, claims: list[int] | None = None) -> bytes:
+    """A BatchEditClaimsRequest that is protobuf; with one claim an EditClaimRequest. ``claims``: numbers of them to
+    choose from.
+    """
+    fields = [text(1, edited_claim(rng), rng.choice([0, 0, 2])) for _ in range(rng.choice(claims or [0, 1, 1, 2, 4]))]
+    fields += [text(2, rng.choice(["", "43.1", "43.1", "44.0", "9.9"])) for _ in range(rng.choice([0, 0, 1, 1, 2]))]
+    fields += [text(3, unwanted_edits(rng)) for _ in range(rng.choice([0, 0, 1, 2]))]
+    fields += [number(4, rng.choice([0, 1, 1, 2, 1 << 40])) for _ in range(rng.choice([0, 1, 1, 2]))]
+    fields += [text(5, options(rng)) for _ in range(rng.choice([0, 0, 1, 2]))]
+    fields += [unknown(rng) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
+    rng.shuffle(fields)
+    return b"".join(fields)
+
+
 def code_item(rng: Random) -> bytes:
     fields = [text(1, rng.choice(CODES)) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
     fields += [text(2, rng.choice(SYSTEMS)) for _ in range(rng.choice([0, 0, 0, 1]))]
