@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from .calls import Calls
 from .config import ServerConfig
 from .files import write_whole
 from .health import Health, add_reflection
-from .logs import LOGGER, configure
+from .logs import LOGGER, configure, flush
 from .metrics import DIRECTORY, Exporter, ServerMetrics
 from .reload import RELEASES, Reloader, ReloadOutcome
 from .services import Services
@@ -39,6 +40,17 @@ _NEVER = 2**31 - 1
 
 _SLOW = frozenset({"Expand", "ExplainDrg", "ListReleases"})
 """Methods whose answer to a short request may be long, or long in coming."""
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds the handlers of all services at once: gRPC asks one finder after the other, for every call."""
+
+    def __init__(self, handlers: dict[str, Any]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call, None if its method is none of ours."""
+        return self._handlers.get(handler_call_details.method)
 
 
 class Server:
@@ -74,20 +86,20 @@ class Server:
         guards = [] if config.tokens is None else [Guard(config.tokens, self._calls.refuse)]
         server = grpc.aio.server(interceptors=guards, options=_channel_options(config, self._share_port))
         answers, from_bytes = self.services.answers(), self.services.from_bytes()
-        for service in SERVICES:
-            handlers: dict[str, Any] = {
-                method.name: grpc.stream_stream_rpc_method_handler(
-                    self._calls.stream_handler(method, answers[method.name], from_bytes.get(method.name))
+        handlers: dict[str, Any] = {
+            method.path: grpc.stream_stream_rpc_method_handler(
+                self._calls.stream_handler(method, answers[method.name], from_bytes.get(method.name))
+            )
+            if method.streaming
+            else grpc.unary_unary_rpc_method_handler(
+                self._calls.handler(
+                    method, answers[method.name], from_bytes.get(method.name), slow=method.name in _SLOW
                 )
-                if method.streaming
-                else grpc.unary_unary_rpc_method_handler(
-                    self._calls.handler(
-                        method, answers[method.name], from_bytes.get(method.name), slow=method.name in _SLOW
-                    )
-                )
-                for method in methods(service)
-            }
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+            )
+            for service in SERVICES
+            for method in methods(service)
+        }
+        server.add_generic_rpc_handlers((_Handlers(handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             add_reflection(server, tuple(SERVICES), self._health.ended)
@@ -131,6 +143,9 @@ class Server:
         if self.exporter is not None:
             self.exporter.stop()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        if self.metrics is not None:
+            self.metrics.flush()
+        flush()
         if self.config.port_file is not None:
             self.config.port_file.unlink(missing_ok=True)
 
@@ -275,6 +290,8 @@ async def run(
         loop.add_reader(descriptor, read)
     server = Server(config, library, share_port=share_port)
     await server.start()
+    # What is loaded by now stays; collections that look at all of it would keep calls waiting.
+    gc.freeze()
     tasks: set[asyncio.Task[Any]] = set()
 
     def reload() -> None:

@@ -8,13 +8,15 @@ and encoded in a thread, off the event loop.
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
@@ -36,7 +38,7 @@ from ..errors import (
 )
 from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS, Method, status_of
 from .config import ServerConfig
-from .logs import CALLER, LOGGER, where
+from .logs import CALLER, LOGGER, direct, where
 
 __all__ = ["Answer", "Calls", "Facts", "public_error"]
 
@@ -49,6 +51,9 @@ a millisecond. Handing one to a thread costs a tenth of that.
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """A request id of the caller that is fit for a log line. Others are replaced."""
+
+_random = random.Random()
+"""Request ids have to differ, not to be hard to guess."""
 
 _TEXT_BYTES = 1000
 """Error text in a status. It travels twice, percent-encoded once, in trailers that gRPC limits to 8 KiB."""
@@ -78,10 +83,14 @@ DecodeError if the bytes are no such request, and CodesetError.
 Observe = Callable[[str, str, tuple[str, str], Facts, float, int, int], None]
 """Told of every finished call: service, method, (status, reason), facts, seconds, bytes received, bytes sent."""
 
-Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+_OK: tuple[str, str] = ("OK", "")
+_CANCELLED: tuple[str, str] = ("CANCELLED", "")
 
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
-StreamHandler = Callable[[AsyncIterator[bytes], "grpc.aio.ServicerContext[bytes, bytes]"], AsyncIterator[bytes]]
+Handler = Callable[[bytes, Context], Awaitable[bytes]]
+
+StreamHandler = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
 
 
 class Calls:
@@ -106,29 +115,32 @@ class Calls:
         """Return the handler of a method whose request and response are one message. ``from_bytes``: asked first.
         ``slow``: always in a thread, also for a short request.
         """
-        respond = self._responding(method, answer, from_bytes, slow)
+        run, respond = self._responding(method, answer, from_bytes)
+        inline = -1 if slow else min(_INLINE_BYTES, self._config.max_message_bytes)
 
-        async def handle(raw: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        async def handle(raw: bytes, context: Context) -> bytes:
             started = time.perf_counter()
             facts = Facts()
-            request_id = _request_id(context)
-            outcome: tuple[str, str] = ("CANCELLED", "")
+            request_id = ""
+            outcome = _CANCELLED
             sent = 0
             self.active += 1
             try:
                 self._check_active()
-                response = await respond(raw, facts)
-                outcome = ("OK", "")
+                response = run(raw, facts) if len(raw) <= inline else await respond(raw, facts)
+                outcome = _OK
                 sent = len(response)
-                context.set_trailing_metadata(((REQUEST_ID, request_id),))
                 return response
             except Exception as error:
+                request_id = _request_id(context)
                 shown = self._shown(error, method, request_id)
                 outcome = (status_of(shown.code).name, shown.code)
                 await _abort(context, shown, request_id)
             finally:
                 self.active -= 1
-                self.finished(method.service, method.name, facts, outcome, started, request_id, len(raw), sent)
+                self.finished(
+                    method.service, method.name, facts, outcome, started, request_id or context, len(raw), sent
+                )
 
         return handle
 
@@ -139,16 +151,15 @@ class Calls:
         caller that does not read is not read from either. The whole stream is one call in the log, and one of those
         that are limited.
         """
-        respond = self._responding(method, answer, from_bytes, False)
+        run, respond = self._responding(method, answer, from_bytes)
+        inline = min(_INLINE_BYTES, self._config.max_message_bytes)
 
-        async def handle(
-            requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
-        ) -> AsyncIterator[bytes]:
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             started = time.perf_counter()
             total = Facts()
             total.items = 0
             request_id = _request_id(context)
-            outcome: tuple[str, str] = ("CANCELLED", "")
+            outcome = _CANCELLED
             received = sent = 0
             releases: set[str] = set()
             self.active += 1
@@ -157,14 +168,13 @@ class Calls:
                 async for raw in self._until_ending(requests):
                     received += len(raw)
                     facts = Facts()
-                    response = await respond(raw, facts)
+                    response = run(raw, facts) if len(raw) <= inline else await respond(raw, facts)
                     total.items += facts.items
                     total.errors += facts.errors
                     releases.update(filter(None, facts.releases.split(",")))
                     sent += len(response)
                     yield response
-                outcome = ("OK", "")
-                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                outcome = _OK
             except Exception as error:
                 shown = self._shown(error, method, request_id)
                 outcome = (status_of(shown.code).name, shown.code)
@@ -211,9 +221,9 @@ class Calls:
             )
 
     def _responding(
-        self, method: Method, answer: Answer, from_bytes: FromBytes | None, slow: bool
-    ) -> Callable[[bytes, Facts], Awaitable[bytes]]:
-        """Return what answers the bytes of one request, within the limits."""
+        self, method: Method, answer: Answer, from_bytes: FromBytes | None
+    ) -> tuple[Callable[[bytes, Facts], bytes], Callable[[bytes, Facts], Awaitable[bytes]]]:
+        """Return what answers the bytes of one request: at once, and in a thread and within the limits."""
         limit = self._config.max_message_bytes
         seconds = self._config.request_timeout or None
 
@@ -238,8 +248,6 @@ class Calls:
                     f"{method.name}: the request has {len(raw):,} bytes, the limit is {limit:,}. "
                     "Send fewer items in one request."
                 )
-            if not slow and len(raw) <= _INLINE_BYTES:
-                return run(raw, facts)
             # The caller's own deadline is kept by gRPC, which cancels us; what still waits for a thread then
             # is never begun.
             try:
@@ -253,7 +261,7 @@ class Calls:
                     "Send fewer items in one request, or try again when there is less load."
                 ) from None
 
-        return respond
+        return run, respond
 
     def _shown(self, error: Exception, method: Method, request_id: str) -> CodesetError:
         """Return ``error`` as the caller may see it, and log what the operator needs of it."""
@@ -286,12 +294,12 @@ class Calls:
         facts: Facts,
         outcome: tuple[str, str],
         started: float,
-        request_id: str,
+        request_id: str | Context,
         received: int,
         sent: int,
     ) -> None:
         """Log and count a call. ``outcome``: its status and, if it failed, the reason. ``started``: by perf_counter.
-        ``received`` and ``sent``: bytes of its messages.
+        ``request_id``: or the call's context, which has it. ``received`` and ``sent``: bytes of its messages.
         """
         seconds = time.perf_counter() - started
         if self.observe is not None:
@@ -323,35 +331,61 @@ def public_error(error: CodesetError) -> CodesetError:
     return error
 
 
-def _log(service: str, method: str, facts: Facts, outcome: tuple[str, str], seconds: float, request_id: str) -> None:
-    fields: dict[str, Any] = {
-        "service": service,
-        "method": method,
-        "request_id": request_id,
-        "status": outcome[0],
-        "items": facts.items,
-        "duration_ms": round(seconds * 1000, 3),
-    }
+def _log(
+    service: str, method: str, facts: Facts, outcome: tuple[str, str], seconds: float, request_id: str | Context
+) -> None:
+    about = service, method, facts, outcome, seconds, request_id, CALLER.get()
+    handler = direct(_logger)
+    if handler is not None:
+        handler.later("call", _fields, about)
+    else:
+        _logger.info("call", extra={"fields": json.loads(f"{{{_fields(*about)}}}")})
+
+
+def _fields(
+    service: str,
+    method: str,
+    facts: Facts,
+    outcome: tuple[str, str],
+    seconds: float,
+    request_id: str | Context,
+    caller: str,
+) -> str:
+    """Return the fields of a call's line as JSON without the braces. By hand, since every call pays for it: no text but
+    those of ``_quoted`` can have anything in it that JSON quotes.
+    """
+    if not isinstance(request_id, str):
+        # Not needed before: reading metadata takes longer than all the rest of a line.
+        request_id = _request_id(request_id)
+    fields = (
+        f'"service": "{service}", "method": "{method}", "request_id": "{request_id}", "status": "{outcome[0]}", '
+        f'"items": {facts.items}, "duration_ms": {seconds * 1000:.3f}'
+    )
     if outcome[1]:
-        fields["reason"] = outcome[1]
+        fields += f', "reason": "{outcome[1]}"'
     if facts.errors:
-        fields["errors"] = facts.errors
+        fields += f', "errors": {facts.errors}'
     if facts.releases:
-        fields["release"] = facts.releases
-    caller = CALLER.get()
+        fields += f', "release": {_quoted(facts.releases)}'
     if caller:
-        fields["caller"] = caller
-    _logger.info("call", extra={"fields": fields})
+        fields += f', "caller": {_quoted(caller)}'
+    return fields
 
 
-def _request_id(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+@functools.lru_cache(1024)
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _request_id(context: Context) -> str:
+    """Return the request id that the caller sent, else another at each call."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and isinstance(value, str) and _ID.fullmatch(value):
             return value
-    return secrets.token_hex(8)
+    return f"{_random.getrandbits(64):016x}"
 
 
-async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], error: CodesetError, request_id: str) -> NoReturn:
+async def _abort(context: Context, error: CodesetError, request_id: str) -> NoReturn:
     code = status_of(error.code)
     text = str(error).encode("utf-8", "replace")
     if len(text) > _TEXT_BYTES:

@@ -7,17 +7,29 @@ sent.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import sys
+import time
 import traceback
+from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-__all__ = ["CALLER", "JsonFormatter", "configure", "where"]
+__all__ = ["CALLER", "JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
 
 LOGGER = "engine.server"
+
+DELAY = 0.1
+"""Seconds that the line of a call may wait to be written. A process that is killed does not write what waits."""
+
+_MOST_WAITING = 64
+
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 CALLER: ContextVar[str] = ContextVar("caller", default="")
 """Name of the token that the call being answered came with."""
@@ -33,25 +45,90 @@ class JsonFormatter(logging.Formatter):
         self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-        }
-        line.update(self._always)
-        line.update(getattr(record, "fields", {}))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        return _encode({**line, **self._always, **getattr(record, "fields", {})})
 
 
-class _StandardError(logging.Handler):
-    """Writes to what standard error is at that time: a program may put another stream in its place."""
+class LineHandler(logging.Handler):
+    """Writes lines to ``stream``; None: to what standard error is at that time, as a program may put another in its
+    place.
+
+    Lines of calls, ``later``, are written many at once, and within ``DELAY`` seconds: making a record of each and
+    writing it by itself would take longer than answering. Any other line is written at once, behind those that wait.
+    """
+
+    def __init__(self, stream: TextIO | None = None, **always: Any) -> None:
+        super().__init__()
+        self._stream = stream
+        self.setFormatter(JsonFormatter(**always))
+        self._always = _encode(always)[1:-1] + ", " if always else ""
+        self._second = 0
+        self._time = ""
+        self._waiting: deque[tuple[float, str, Callable[..., str], tuple[Any, ...]]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that will write what waits."""
+
+    def later(self, event: str, fields: Callable[..., str], about: tuple[Any, ...]) -> None:
+        """Write a line of level INFO soon. ``fields(*about)`` are its fields, as JSON without the braces. Called on
+        an event loop.
+        """
+        waiting = self._waiting
+        waiting.append((time.time(), event, fields, about))
+        if len(waiting) >= _MOST_WAITING:
+            self.flush()
+        elif self._loop is None or len(waiting) == 1:
+            # A loop that ended before it wrote is no reason to wait for it.
+            loop = asyncio.get_running_loop()
+            if self._loop is not loop:
+                self._loop = loop
+                loop.call_later(DELAY, self._timed)
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.flush()
         try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
+            self._write(self.format(record))
         except Exception:
             self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines = []
+        with contextlib.suppress(IndexError):
+            while True:
+                lines.append(self._line(*self._waiting.popleft()))
+        if lines:
+            # As in logging: what cannot be logged does not keep a server from answering.
+            with contextlib.suppress(OSError, ValueError):
+                self._write("\n".join(lines))
+
+    def _timed(self) -> None:
+        self._loop = None
+        self.flush()
+
+    def _line(self, now: float, event: str, fields: Callable[..., str], about: tuple[Any, ...]) -> str:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._time = datetime.fromtimestamp(second, UTC).isoformat()[:19]
+        return (
+            f'{{"time": "{self._time}.{int((now - second) * 1000):03d}+00:00", "level": "info", "event": "{event}", '
+            f"{self._always}{fields(*about)}}}"
+        )
+
+    def _write(self, text: str) -> None:
+        stream = sys.stderr if self._stream is None else self._stream
+        with self.lock or contextlib.nullcontext():
+            stream.write(text + "\n")
+            stream.flush()
+
+
+def direct(logger: logging.Logger) -> LineHandler | None:
+    """Return the handler that ``logger``'s records go to, if it is ours and the only one."""
+    if not logger.handlers and logger.parent is not None:
+        logger = logger.parent
+    handler = logger.handlers[0] if len(logger.handlers) == 1 and not logger.propagate else None
+    return handler if type(handler) is LineHandler else None
 
 
 def configure(stream: TextIO | None = None, level: int | str = logging.INFO, **always: Any) -> None:
@@ -60,11 +137,16 @@ def configure(stream: TextIO | None = None, level: int | str = logging.INFO, **a
     """
     logger = logging.getLogger(LOGGER)
     if not logger.handlers:
-        handler = _StandardError() if stream is None else logging.StreamHandler(stream)
-        handler.setFormatter(JsonFormatter(**always))
-        logger.addHandler(handler)
+        logger.addHandler(LineHandler(stream, **always))
         logger.propagate = False
         logger.setLevel(level.upper() if isinstance(level, str) else level)
+
+
+def flush() -> None:
+    """Write the lines that wait."""
+    handler = direct(logging.getLogger(LOGGER))
+    if handler is not None:
+        handler.flush()
 
 
 def where(error: BaseException) -> list[str]:

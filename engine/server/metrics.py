@@ -10,11 +10,14 @@ each worker's process. A worker that ends leaves its counts and takes its gauges
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,17 +61,57 @@ _SECONDS: Final = (
 _ITEMS: Final = (1, 10, 100, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000)
 
 
-class ServerMetrics:
-    """What one server process counts. ``registry``: None for that of the process."""
+_DELAY: Final = 0.1
+"""Seconds that the counts of a worker may wait to be in its file. One that is killed never writes them."""
 
-    def __init__(self, calls: Calls, registry: CollectorRegistry | None = None) -> None:
-        to: dict[str, Any] = {"registry": registry or CollectorRegistry()}
-        self.registry: CollectorRegistry = to["registry"]
+
+class _Counted:
+    """Calls of one method with one outcome that are not entered into the figures yet."""
+
+    __slots__ = ("by_items", "by_seconds", "calls", "errors", "items", "received", "seconds", "sent")
+
+    def __init__(self) -> None:
+        self.calls = self.items = self.errors = self.received = self.sent = 0
+        self.seconds = 0.0
+        self.by_seconds = [0] * (len(_SECONDS) + 1)
+        self.by_items = [0] * (len(_ITEMS) + 1)
+
+
+class _Buckets(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """Add observations: how many are in each bucket, the last of which has no bound, and what they come to."""
+        self._sum.inc(total)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+class _Entering(Collector):
+    """Has no figures, and calls ``flush`` when asked for them."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._flush = flush
+
+    def collect(self) -> Iterator[Any]:
+        self._flush()
+        return iter(())
+
+
+class ServerMetrics:
+    """What one server process counts."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.registry = CollectorRegistry()
+        # The first to be asked: what is counted and not entered yet is entered then.
+        self.registry.register(_Entering(self.flush))
+        to: dict[str, Any] = {"registry": self.registry}
         by_method = ("service", "method")
         self._requests = Counter(
             "codeset_requests", "Calls that ended, by gRPC status and reason.", (*by_method, "status", "reason"), **to
         )
-        self._seconds = Histogram(
+        self._seconds = _Buckets(
             "codeset_request_seconds",
             "Seconds from a request's arrival to its answer.",
             (*by_method, "status"),
@@ -77,7 +120,7 @@ class ServerMetrics:
         )
         self._items = Counter("codeset_items", "Items answered: claims, codes, members.", by_method, **to)
         self._errors = Counter("codeset_item_errors", "Items of batches answered with an error.", by_method, **to)
-        self._batch = Histogram("codeset_request_items", "Items of a call.", by_method, buckets=_ITEMS, **to)
+        self._batch = _Buckets("codeset_request_items", "Items of a call.", by_method, buckets=_ITEMS, **to)
         self._received = Counter("codeset_received_bytes", "Bytes of requests.", by_method, **to)
         self._sent = Counter("codeset_sent_bytes", "Bytes of answers.", by_method, **to)
         self._releases = Gauge(
@@ -98,19 +141,20 @@ class ServerMetrics:
             multiprocess_mode="livemostrecent",
             **to,
         )
-        in_flight = Gauge("codeset_requests_in_flight", "Calls begun and not ended.", multiprocess_mode="livesum", **to)
-        queued = Gauge(
+        self._in_flight = Gauge(
+            "codeset_requests_in_flight", "Calls begun and not ended.", multiprocess_mode="livesum", **to
+        )
+        self._queued = Gauge(
             "codeset_requests_queued", "Long requests that wait for a thread.", multiprocess_mode="livesum", **to
         )
-        if os.environ.get(DIRECTORY):
-            # Files cannot ask: written when a call ends.
-            self._levels: tuple[Gauge, Gauge] | None = (in_flight, queued)
-        else:
-            in_flight.set_function(lambda: calls.active)
-            queued.set_function(lambda: calls.queued)
-            self._levels = None
+        self._shared = bool(os.environ.get(DIRECTORY))
+        if not self._shared:
+            self._in_flight.set_function(lambda: calls.active)
+            self._queued.set_function(lambda: calls.queued)
         self._calls = calls
-        self._children: dict[tuple[str, str, str, str], tuple[Any, ...]] = {}
+        self._lock = threading.Lock()
+        self._counted: dict[tuple[str, str, tuple[str, str]], _Counted] = {}
+        self._waiting = False
         self._systems: set[str] = set()
 
     def call(
@@ -124,33 +168,41 @@ class ServerMetrics:
         sent: int,
     ) -> None:
         """Count a call that ended."""
-        key = (service, method, *outcome)
-        children = self._children.get(key)
-        if children is None:
-            # Finding a labelled figure takes longer than counting.
-            status, reason = outcome
-            children = self._children[key] = (
-                self._requests.labels(service, method, status, reason),
-                self._seconds.labels(service, method, status),
-                self._items.labels(service, method),
-                self._errors.labels(service, method),
-                self._batch.labels(service, method),
-                self._received.labels(service, method),
-                self._sent.labels(service, method),
-            )
-        requests, latency, items, errors, batch, bytes_in, bytes_out = children
-        requests.inc()
-        latency.observe(seconds)
-        if outcome[0] == "OK":
-            items.inc(facts.items)
-            batch.observe(facts.items)
-            bytes_out.inc(sent)
-            if facts.errors:
-                errors.inc(facts.errors)
-        bytes_in.inc(received)
-        if self._levels is not None:
-            self._levels[0].set(self._calls.active)
-            self._levels[1].set(self._calls.queued)
+        key = (service, method, outcome)
+        with self._lock:
+            counted = self._counted.get(key)
+            if counted is None:
+                counted = self._counted[key] = _Counted()
+            counted.calls += 1
+            counted.seconds += seconds
+            counted.by_seconds[bisect_left(_SECONDS, seconds)] += 1
+            counted.received += received
+            if outcome[0] == "OK":
+                counted.items += facts.items
+                counted.by_items[bisect_left(_ITEMS, facts.items)] += 1
+                counted.errors += facts.errors
+                counted.sent += sent
+        if self._shared and not self._waiting:
+            # The files are read by another process, which cannot ask for what is not in them yet.
+            self._waiting = True
+            asyncio.get_running_loop().call_later(_DELAY, self.flush)
+
+    def flush(self) -> None:
+        """Enter the calls counted since the last time into the figures."""
+        with self._lock:
+            counted, self._counted = self._counted, {}
+            self._waiting = False
+            for (service, method, (status, reason)), of in counted.items():
+                self._requests.labels(service, method, status, reason).inc(of.calls)
+                self._seconds.labels(service, method, status).add(of.by_seconds, of.seconds)
+                self._received.labels(service, method).inc(of.received)
+                self._items.labels(service, method).inc(of.items)
+                self._errors.labels(service, method).inc(of.errors)
+                self._batch.labels(service, method).add(of.by_items, of.items)
+                self._sent.labels(service, method).inc(of.sent)
+            if self._shared:
+                self._in_flight.set(self._calls.active)
+                self._queued.set(self._calls.queued)
 
     def releases(self, by_system: Mapping[str, int], refused: int) -> None:
         """Note what answers."""

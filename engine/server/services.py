@@ -76,10 +76,11 @@ class Services:
         """Return, by name, what answers a method from the bytes of a request with the bytes of its response.
 
         Such a function raises DecodeError if the bytes are no such request, and returns None where the request has to
-        take the way through messages: the library is not the engine's own.
+        take the way through messages: the library is not the engine's own, or a single item cannot be answered.
         """
         # The messages of the stream are those of the batch by another name.
         return {
+            "GroupDrg": self.group_drg_bytes,
             "BatchGroupDrg": self.batch_group_drg_bytes,
             "StreamGroupDrg": self.batch_group_drg_bytes,
             "EditClaim": self.edit_claim_bytes,
@@ -183,6 +184,11 @@ class Services:
             total_size=len(found),
             next_page_token=f"{system.release}:{start + size}" if start + size < len(found) else "",
         )
+
+    def group_drg_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """GroupDrg, from bytes to bytes."""
+        library = self.library
+        return self._drg_wire.answer_one(raw, facts, library) if isinstance(library, Library) else None
 
     def batch_group_drg_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
         """BatchGroupDrg, from bytes to bytes."""

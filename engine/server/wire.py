@@ -7,6 +7,7 @@ wrong with goes through the messages after all, alone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -42,6 +43,8 @@ class DrgWire:
     def __init__(self) -> None:
         # Two threads at the first use of a version may both encode it; it is the same.
         self._versions: WeakKeyDictionary[MsdrgGrouper, EncodedVersion] = WeakKeyDictionary()
+        # What single claims chose from the library that answered last, and the release's name.
+        self._chosen: tuple[Library | None, dict[tuple[str, int], tuple[EncodedVersion, str]]] = (None, {})
 
     def answer(
         self,
@@ -68,12 +71,8 @@ class DrgWire:
 
     def plan(self, request: InpatientRequest, library: Library, through_messages: GroupThroughMessages) -> DrgPlan:
         """Return what the core is told to group a request with. Raises InvalidFieldError for wrong options."""
-        wanted = grouping_pb2.DrgOptions(
-            tie_breaker=request.tie_breaker,  # type: ignore[arg-type]
-            affect_flags=request.affect_flags,  # type: ignore[arg-type]
-            detail=request.detail,  # type: ignore[arg-type]
-        )
-        flags = grouping_options(wanted).flags()
+        wanted = request.tie_breaker, request.affect_flags, request.detail
+        flags = _flags(*wanted)
         versions: list[EncodedVersion | None] = []
         for version, date in request.choices:
             try:
@@ -81,7 +80,42 @@ class DrgWire:
             except CodesetError:
                 # Each of its claims says so through the messages.
                 versions.append(None)
-        return DrgPlan(versions, flags, wanted, library, through_messages)
+        return DrgPlan(versions, flags, _options(*wanted), library, through_messages)
+
+    def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
+        """Return the response to the request ``raw``, a GroupDrgRequest: a batch of one claim has the same bytes.
+
+        None where the claim is not plain or cannot be grouped, and where there is not exactly one: what to say then is
+        the messages' to know. Raises DecodeError, and what wrong options raise.
+        """
+        try:
+            request = DrgRequest(raw)
+        except ValueError:
+            raise DecodeError("not a request to group an inpatient claim") from None
+        choices = request.choices
+        if len(request) != 1 or len(choices) != 1:
+            return None
+        flags = _flags(request.tie_breaker, request.affect_flags, request.detail)
+        known, chosen = self._chosen
+        if known is not library:
+            known, chosen = self._chosen = library, {}
+        found = chosen.get(choices[0])
+        if found is None:
+            try:
+                grouper = library.claim_grouper(*choices[0])
+            except CodesetError:
+                return None
+            # No more than there are versions and days that they cover.
+            found = chosen[choices[0]] = self._encoded(grouper), f"msdrg/{grouper.version}"
+        version, release = found
+        try:
+            response, failed, _ = request.answer([version], flags, _not_plain)
+        except _NotPlainError:
+            return None
+        if failed:
+            return None
+        facts.releases = release
+        return response
 
     def _encoded(self, grouper: MsdrgGrouper) -> EncodedVersion:
         found = self._versions.get(grouper)
@@ -126,6 +160,28 @@ class DrgPlan:
         }
         releases.update(filter(None, self._others.releases.split(",")))
         facts.releases = ",".join(sorted(releases))
+
+
+class _NotPlainError(Exception):
+    """The one claim of a request is not plain."""
+
+
+def _not_plain(claims: list[bytes]) -> list[bytes]:
+    raise _NotPlainError
+
+
+def _options(tie_breaker: int, affect_flags: int, detail: int) -> grouping_pb2.DrgOptions:
+    return grouping_pb2.DrgOptions(
+        tie_breaker=tie_breaker,  # type: ignore[arg-type]
+        affect_flags=affect_flags,  # type: ignore[arg-type]
+        detail=detail,  # type: ignore[arg-type]
+    )
+
+
+@functools.lru_cache(64)
+def _flags(tie_breaker: int, affect_flags: int, detail: int) -> int:
+    """Return options as the grouper takes them. Raises InvalidFieldError."""
+    return grouping_options(_options(tie_breaker, affect_flags, detail)).flags()
 
 
 def _encode(grouper: MsdrgGrouper) -> EncodedVersion:

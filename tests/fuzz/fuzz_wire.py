@@ -31,6 +31,7 @@ Method = tuple[Callable[[Random], bytes], Callable[[Services, bytes], tuple[wire
 
 METHODS: list[Method] = [
     (shapes.drg_request, wire_check.drg),
+    (shapes.drg_request, wire_check.drg_one),
     (shapes.edit_request, wire_check.edits),
     (shapes.edit_request, wire_check.edit),
 ]

@@ -147,8 +147,8 @@ def test_several_workers_add_up(tmp_path: Path) -> None:
         for _ in range(20):
             with Client(service.address, channel_options=OWN_CONNECTION) as client:
                 client.validate_many(SYSTEM, CODES, date=DAY)
-        assert {call["worker"] for call in service.events("call")} == {0, 1}
-        assert figures("codeset_requests_total", method="BatchValidateCodes", status="OK") == 20
+        eventually(lambda: {call["worker"] for call in service.events("call")} == {0, 1})
+        eventually(lambda: figures("codeset_requests_total", method="BatchValidateCodes", status="OK") == 20)
         assert figures("codeset_items_total", method="BatchValidateCodes") == 20 * len(CODES)
         assert figures("codeset_releases", system=SYSTEM) == 1
         assert figures("codeset_workers") == 2

@@ -32,6 +32,8 @@ def services(store: Path) -> Services:
 
 
 def check(services: Services, raw: bytes) -> Any:
+    got, expected = wire_check.drg_one(services, raw)
+    assert got == expected
     got, expected = wire_check.drg(services, raw)
     assert got == expected
     return got[0]
@@ -48,6 +50,21 @@ def test_every_reference_claim(services: Services, golden: Any, detail: Any, aff
         raw = check(services, request.SerializeToString())
         drgs = [result.final_grouping.drg for result in Response.FromString(raw).results]
         assert drgs == [answer["final_grouping"]["drg"] for answer in golden.answers[start : start + 5000]]
+
+
+@pytest.mark.parametrize("detail", ["DRG_DETAIL_DRG", "DRG_DETAIL_FULL"])
+def test_every_reference_claim_by_itself(services: Services, golden: Any, detail: Any) -> None:
+    options = grouping_pb2.DrgOptions(detail=detail)
+    left = 0
+    for claim, answer in zip(golden.claims[:10_000], golden.answers, strict=False):
+        raw = grouping_pb2.GroupDrgRequest(claim=claim, options=options).SerializeToString()
+        got, expected = wire_check.drg_one(services, raw)
+        assert got == expected
+        response = grouping_pb2.GroupDrgResponse.FromString(got[0])
+        assert response.result.final_grouping.drg == answer["final_grouping"]["drg"]
+        left += services.group_drg_bytes(raw, Facts()) is None
+    # Every claim that CMS answers is plain.
+    assert left == 0
 
 
 @MANY

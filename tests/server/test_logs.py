@@ -1,0 +1,151 @@
+"""Lines of the log: whole, in order, and soon."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from engine.server import logs
+from engine.server.calls import Calls, Facts
+from engine.server.config import ServerConfig
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """The server's logger as a program finds it."""
+    found = logging.getLogger(logs.LOGGER)
+    before = found.handlers[:], found.propagate, found.level
+    found.handlers, found.propagate = [], True
+    yield found
+    found.handlers, found.propagate, found.level = before
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+class _Context:
+    """What there is of a call's context for its line."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("user-agent", "a test"), ("x-request-id", "asked-for.1"))
+
+
+def finish(calls: Calls, count: int = 1, **values: Any) -> None:
+    facts = Facts()
+    for name, value in values.items():
+        setattr(facts, name, value)
+    for _ in range(count):
+        context: Any = _Context()
+        calls.finished("a.Service", "Method", facts, ("OK", ""), 0.0, context, 10, 20)
+
+
+async def in_a_loop(count: int = 1, **values: Any) -> None:
+    finish(Calls(ServerConfig(), None), count, **values)  # type: ignore[arg-type]
+
+
+def test_a_call_is_written_within_the_delay(logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.configure(stream, worker=3)
+
+    async def run() -> None:
+        await in_a_loop(items=7, errors=2, releases="msdrg/43.1")
+        await asyncio.sleep(3 * logs.DELAY)
+
+    asyncio.run(run())
+    (line,) = lines(stream)
+    assert line.pop("duration_ms") > 0
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
+        "level": "info",
+        "event": "call",
+        "worker": 3,
+        "service": "a.Service",
+        "method": "Method",
+        "request_id": "asked-for.1",
+        "status": "OK",
+        "items": 7,
+        "errors": 2,
+        "release": "msdrg/43.1",
+    }
+
+
+def test_many_are_written_without_waiting_and_none_is_lost(logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+    asyncio.run(in_a_loop(1000))
+    assert 900 < len(lines(stream)) <= 1000
+    logs.flush()
+    assert len(lines(stream)) == 1000
+
+
+def test_a_loop_that_ended_early_keeps_nothing_back(logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+    asyncio.run(in_a_loop())
+    logs.flush()
+
+    async def run() -> None:
+        await in_a_loop()
+        await asyncio.sleep(3 * logs.DELAY)
+
+    asyncio.run(run())
+    assert len(lines(stream)) == 2
+
+
+def test_other_lines_keep_their_place(logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+
+    async def run() -> None:
+        await in_a_loop()
+        logger.error("failure", extra={"fields": {"where": "there"}})
+        await in_a_loop()
+
+    asyncio.run(run())
+    logs.flush()
+    assert [line["event"] for line in lines(stream)] == ["call", "failure", "call"]
+    times = [line["time"] for line in lines(stream)]
+    assert times == sorted(times)
+
+
+def test_names_of_releases_are_quoted(logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+    asyncio.run(in_a_loop(releases='a "b" \\ é'))
+    logs.flush()
+    assert lines(stream)[0]["release"] == 'a "b" \\ é'
+
+
+def test_a_program_with_a_handler_of_its_own_gets_records(logger: logging.Logger) -> None:
+    class Keeping(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.records: list[logging.LogRecord] = []
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.records.append(record)
+
+    own = Keeping()
+    logger.addHandler(own)
+    logger.setLevel(logging.INFO)
+    logs.configure()
+    asyncio.run(in_a_loop(items=3))
+    (record,) = own.records
+    assert record.getMessage() == "call"
+    assert record.fields["items"] == 3  # type: ignore[attr-defined]
+    assert record.fields["request_id"] == "asked-for.1"  # type: ignore[attr-defined]
+
+
+def test_a_closed_stream_stops_nobody(logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+    stream.close()
+    asyncio.run(in_a_loop(200))
+    logs.flush()
