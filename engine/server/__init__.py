@@ -12,8 +12,8 @@ Contract
 * It listens on the loopback interface only, unless there is TLS or it is told to do without.
 * New releases come into use without a restart; a call is answered whole by the library it started with.
 * ``calls`` decodes, limits and logs; ``services`` answers; ``convert`` fills messages; ``app`` starts
-  and ends; ``workers`` runs several; ``config`` and ``settings`` say how; ``tls``, ``auth``, ``reload``
-  and ``metrics`` are what their names say.
+  and ends; ``workers`` runs several; ``config`` and ``settings`` say how; ``tls``, ``auth``, ``reload``,
+  ``metrics`` and ``tracing`` are what their names say.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from .metrics import DIRECTORY, Exporter, ServerMetrics
 from .reload import RELEASES, Reloader, ReloadOutcome
 from .services import Services
 from .tls import Certificates
+from .tracing import Tracer
 from .workers import supervise
 
 __all__ = ["Server", "open_library", "serve"]
@@ -72,6 +73,7 @@ class Server:
         self.reloader: Reloader | None = None
         self.metrics: ServerMetrics | None = None
         self.exporter: Exporter | None = None
+        self.tracer: Tracer | None = None
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -120,6 +122,9 @@ class Server:
             self.reloader = Reloader(self.services.library, self._serve_from, interval=config.watch_interval)
         if config.metrics_port is not None or os.environ.get(DIRECTORY):
             self._count()
+        if config.traces_endpoint is not None:
+            self.tracer = Tracer(config.traces_endpoint)
+            self._calls.trace = self.tracer.call
         self._report_health()
         await server.start()
         self._server = server
@@ -146,6 +151,8 @@ class Server:
         if self.metrics is not None:
             self.metrics.flush()
         flush()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.stop)
         if self.config.port_file is not None:
             self.config.port_file.unlink(missing_ok=True)
 

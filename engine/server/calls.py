@@ -14,7 +14,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any, NoReturn, TypeAlias
 
@@ -83,6 +83,9 @@ DecodeError if the bytes are no such request, and CodesetError.
 Observe = Callable[[str, str, tuple[str, str], Facts, float, int, int], None]
 """Told of every finished call: service, method, (status, reason), facts, seconds, bytes received, bytes sent."""
 
+Trace = Callable[[str, str, tuple[str, str], Facts, float, Iterable[tuple[str, Any]]], None]
+"""Told of every finished call: service, method, (status, reason), facts, seconds, metadata."""
+
 _OK: tuple[str, str] = ("OK", "")
 _CANCELLED: tuple[str, str] = ("CANCELLED", "")
 
@@ -101,6 +104,7 @@ class Calls:
         self._executor = executor
         self.active = 0
         self.observe: Observe | None = None
+        self.trace: Trace | None = None
         self._ending = asyncio.Event()
 
     @property
@@ -138,9 +142,7 @@ class Calls:
                 await _abort(context, shown, request_id)
             finally:
                 self.active -= 1
-                self.finished(
-                    method.service, method.name, facts, outcome, started, request_id or context, len(raw), sent
-                )
+                self.finished(method.service, method.name, facts, outcome, started, context, request_id, len(raw), sent)
 
         return handle
 
@@ -182,7 +184,7 @@ class Calls:
             finally:
                 self.active -= 1
                 total.releases = ",".join(sorted(releases))
-                self.finished(method.service, method.name, total, outcome, started, request_id, received, sent)
+                self.finished(method.service, method.name, total, outcome, started, context, request_id, received, sent)
 
         return handle
 
@@ -294,18 +296,21 @@ class Calls:
         facts: Facts,
         outcome: tuple[str, str],
         started: float,
-        request_id: str | Context,
+        context: Context,
+        request_id: str,
         received: int,
         sent: int,
     ) -> None:
-        """Log and count a call. ``outcome``: its status and, if it failed, the reason. ``started``: by perf_counter.
-        ``request_id``: or the call's context, which has it. ``received`` and ``sent``: bytes of its messages.
+        """Log, count and trace a call. ``outcome``: its status and, if it failed, the reason. ``started``: by
+        perf_counter. ``request_id``: empty where nothing has needed it. ``received``, ``sent``: bytes of its messages.
         """
         seconds = time.perf_counter() - started
         if self.observe is not None:
             self.observe(service, method, outcome, facts, seconds, received, sent)
         if _logger.isEnabledFor(logging.INFO):
-            _log(service, method, facts, outcome, seconds, request_id)
+            _log(service, method, facts, outcome, seconds, request_id or context)
+        if self.trace is not None:
+            self.trace(service, method, outcome, facts, seconds, context.invocation_metadata() or ())
 
     async def refuse(self, path: str, error: CodesetError, context: Any) -> NoReturn:
         """End a call that may not be made, before its request is read."""
@@ -314,7 +319,8 @@ class Calls:
         facts = Facts()
         facts.items = 0
         service, _, method = path.lstrip("/").partition("/")
-        self.finished(service, method, facts, (status_of(error.code).name, error.code), started, request_id, 0, 0)
+        outcome = status_of(error.code).name, error.code
+        self.finished(service, method, facts, outcome, started, context, request_id, 0, 0)
         await _abort(context, error, request_id)
 
 

@@ -119,6 +119,12 @@ class ServerConfig(BaseModel):
         None, ge=0, le=65535, description="Port of Prometheus metrics over HTTP; 0 takes a free one. Default: none."
     )
     metrics_host: str = Field(DEFAULT_HOST, description="Address that metrics are served on.")
+    traces_endpoint: str | None = Field(
+        None,
+        min_length=1,
+        description="OTLP collector that a span of every call is sent to, http://127.0.0.1:4317; needs the extra "
+        "codeset-engine[traces]. OTEL_* variables say the rest. Default: none.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line written: debug, info (a line a call), warning or error."
     )

@@ -72,6 +72,15 @@ def test_each_may_call_what_it_may(tokens: Path, call: Any) -> None:
                 ask(wrong, "validate", "icd10cm", "A000")
 
 
+def test_a_stream_needs_a_token_too(tokens: Path) -> None:
+    with running(tokens=tokens) as address:
+        with Client(address, token=ALL) as client:
+            assert [result.claim_id for result in client.stream_drg([CLAIM] * 3)] == ["1"] * 3
+        for token, expected in ((ONE, errors.PermissionDeniedError), (None, errors.UnauthenticatedError)):
+            with Client(address, token=token) as client, pytest.raises(expected):
+                list(client.stream_drg([CLAIM]))
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
