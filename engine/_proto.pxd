@@ -273,6 +273,12 @@ cdef inline uint8_t* put_int(uint8_t* to, uint32_t tag, int64_t value) noexcept 
     return put_varint(to, <uint64_t>value)
 
 
+cdef inline uint8_t* put_double(uint8_t* to, uint32_t tag, double value) noexcept nogil:
+    """A double with presence. Its bytes on the wire are those of a little-endian machine, as packs are."""
+    to = put_varint(to, tag)
+    return put_bytes(to, &value, 8)
+
+
 cdef inline int size_of_int(uint8_t value) noexcept nogil:
     """Bytes of a field below number 16, nothing when zero."""
     return 0 if value == 0 else 2 if value < 0x80 else 3

@@ -30,6 +30,7 @@ from .convert import (
 from .scoring import add_result, member_of, scoring_options
 from .wire import DrgWire
 from .wire_edits import EditWire
+from .wire_hcc import HccWire
 
 if TYPE_CHECKING:
     from ..codes import CodeSystem
@@ -50,6 +51,7 @@ class Services:
         self._max_items = config.max_items
         self._drg_wire = DrgWire()
         self._edit_wire = EditWire(self._drg_wire)
+        self._hcc_wire = HccWire()
 
     def answers(self) -> dict[str, Callable[[Any, Facts], Any]]:
         """Return the answering function of each method, by its name in the proto."""
@@ -85,6 +87,8 @@ class Services:
             "StreamGroupDrg": self.batch_group_drg_bytes,
             "EditClaim": self.edit_claim_bytes,
             "BatchEditClaims": self.batch_edit_claims_bytes,
+            "ScoreHcc": self.score_hcc_bytes,
+            "BatchScoreHcc": self.batch_score_hcc_bytes,
         }
 
     def lookup(self, request: terminology_pb2.LookupRequest, facts: Facts) -> terminology_pb2.LookupResponse:
@@ -269,11 +273,28 @@ class Services:
     ) -> scoring_pb2.BatchScoreHccResponse:
         """BatchScoreHcc."""
         self._check_size(len(request.members), facts)
+        return self._score_hccs(request, facts, self.library)
+
+    def score_hcc_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """ScoreHcc, from bytes to bytes."""
+        library = self.library
+        return self._hcc_wire.answer_one(raw, facts, library) if isinstance(library, Library) else None
+
+    def batch_score_hcc_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """BatchScoreHcc, from bytes to bytes."""
+        library = self.library
+        if not isinstance(library, Library):
+            return None
+        return self._hcc_wire.answer(raw, facts, library, self._check_size, self._score_hccs)
+
+    def _score_hccs(
+        self, request: scoring_pb2.BatchScoreHccRequest, facts: Facts, library: Library
+    ) -> scoring_pb2.BatchScoreHccResponse:
         response = scoring_pb2.BatchScoreHccResponse()
         results = response.results
         releases = set()
         members = [member_of(member) for member in request.members]
-        for result in self.library.score_hcc_many(members, scoring_options(request.options)):
+        for result in library.score_hcc_many(members, scoring_options(request.options)):
             if result.error is None:
                 add_result(results, result)
                 releases.add(result.release)

@@ -1,5 +1,5 @@
 """Overwrite numbers in the arrays of a risk adjustment pack, make the checksums right again, open it, and score with
-what opens.
+what opens, in process and from the bytes of a request.
 
     python hcc_hostile.py STORE SCRATCH
 
@@ -10,14 +10,33 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msdrg_hostile import keys, put
 
 from engine import errors, hcc, pack
+from engine._pb.codeset.v1 import scoring_pb2
+from engine.server.calls import Facts
+from engine.server.scoring import add_result
+from engine.server.wire_hcc import HccWire
 
 RELEASES = ("v28-2026", "esrd-v24-2026")
 PER_ARRAY = 8
+
+
+class One:
+    """As much of a library as has one model."""
+
+    def __init__(self, scorer: hcc.HccScorer) -> None:
+        self._scorer = scorer
+
+    def hcc_scorer(self, model: str, payment_year: int) -> hcc.HccScorer:
+        return self._scorer
+
+
+def nothing(*_: Any) -> Any:
+    """Find the size of a batch right; no member is left over."""
 
 
 def main(store: Path, scratch: Path) -> None:
@@ -42,6 +61,15 @@ def main(store: Path, scratch: Path) -> None:
             }
             for _ in range(50)
         ]
+        # With itself: any model is this one here.
+        blend = {str(manifest.facts["model"]): 0.25, "V0": 0.75}
+        request = scoring_pb2.BatchScoreHccRequest(
+            members=[scoring_pb2.RiskMember(**member) for member in members],
+            options=scoring_pb2.HccOptions(
+                detail=2,  # type: ignore[arg-type]
+                blend=[scoring_pb2.BlendWeight(model=name, weight=weight) for name, weight in blend.items()],
+            ),
+        ).SerializeToString()
         path = pack.write_pack(
             scratch,
             system="cmshcc",
@@ -73,10 +101,13 @@ def main(store: Path, scratch: Path) -> None:
                 results = hcc.score_many(
                     members,
                     lambda model, year, scorer=scorer: scorer,
-                    hcc.ScoringOptions(detail=hcc.HccDetail.FULL),
+                    hcc.ScoringOptions(detail=hcc.HccDetail.FULL, blend=blend),
                 )
+                response = scoring_pb2.BatchScoreHccResponse()
                 for index in range(len(members)):
-                    results[index].to_dict()
+                    add_result(response.results, results[index])
+                if HccWire().answer(request, Facts(), One(scorer), nothing, nothing) != response.SerializeToString():
+                    sys.exit(f"{name}: from bytes another answer than through messages")
                 scored += 1
             put(path, name, original[name])
     print(tried, refused, scored)

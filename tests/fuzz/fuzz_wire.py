@@ -34,6 +34,8 @@ METHODS: list[Method] = [
     (shapes.drg_request, wire_check.drg_one),
     (shapes.edit_request, wire_check.edits),
     (shapes.edit_request, wire_check.edit),
+    (shapes.hcc_request, wire_check.scores),
+    (shapes.hcc_request, wire_check.score),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from engine import errors
-from engine._pb.codeset.v1 import grouping_pb2
+from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2
 from engine.server.calls import Facts
 from engine.server.services import Services
 
@@ -77,5 +77,28 @@ def drg_one(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
 
     got, expected = outcome(lambda facts: services.group_drg_bytes(raw, facts)), outcome(through_messages)
     if got == (None, (1, 0, "")):
+        got = expected
+    return got, expected
+
+
+def scores(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
+    """BatchScoreHcc."""
+
+    def through_messages(facts: Facts) -> bytes:
+        request = scoring_pb2.BatchScoreHccRequest.FromString(raw)
+        return services.batch_score_hcc(request, facts).SerializeToString()
+
+    return outcome(lambda facts: services.batch_score_hcc_bytes(raw, facts)), outcome(through_messages)
+
+
+def score(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
+    """ScoreHcc. Its way from bytes leaves what fails, and nothing else, to the other."""
+
+    def through_messages(facts: Facts) -> bytes:
+        request = scoring_pb2.ScoreHccRequest.FromString(raw)
+        return services.score_hcc(request, facts).SerializeToString()
+
+    got, expected = outcome(lambda facts: services.score_hcc_bytes(raw, facts)), outcome(through_messages)
+    if got == (None, (1, 0, "")) and not isinstance(expected[0], bytes):
         got = expected
     return got, expected

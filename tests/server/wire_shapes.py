@@ -5,6 +5,7 @@ Everything is drawn from a ``random.Random``: Hypothesis brings one that it can 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from random import Random
 
@@ -225,6 +226,108 @@ def code_request(rng: Random) -> bytes:
         fields.append(unknown(rng))
     if rng.random() < 0.5:
         rng.shuffle(fields)
+    return b"".join(fields)
+
+
+def fixed(field: int, value: float) -> bytes:
+    return tag(field, FIXED64) + struct.pack("<d", value)
+
+
+MODELS = ["V22", "V24", "V28", "ESRD_V21", "ESRD_V24", "RXHCC_V08_T", "RXHCC_V08_X"]
+NO_MODELS = ["", "v28", "ESRD-V24", "Esrd_v21", "V99", "V28 ", "é", "m" * 40]
+MAPPED = ["E11.22", "I5022", "e119", "I130", "N186", "B20", "C50911", "F200", "G35", "Z944", "J449", "I2510", "Z992"]
+DUALS = ["", "00", "01", "02", "04", "06", "08", "09", "NA", "2", "é", "020"]
+BORN = [19500101, 19620202, 19620201, 19610131, 20260201, 20251231, 19010101, 0]
+NO_BIRTHS = [19000131, 20270101, 19500230, 20260202, -1, 195001, (1 << 31) - 1, 99999999]
+
+
+def member(rng: Random) -> bytes:
+    """The fields of a RiskMember; usually one that can be scored."""
+    sane = rng.random() < 0.8
+    fields = [text(16, rng.choice(MAPPED)) for _ in range(rng.choice([0, 1, 2, 5, 12]))]
+    fields += [text(16, rng.choice(CODES), rng.choice([0, 0, 1])) for _ in range(rng.choice([0, 0, 0, 1, 3]))]
+    fields += [text(1, rng.choice(TEXTS)) for _ in range(rng.choice([0, 1, 1, 2]))]
+    if sane:
+        age = [number(4, rng.choice(BORN[:-1]))] if rng.random() < 0.5 else [number(5, rng.choice([0, 40, 64, 65, 90]))]
+        fields += [text(2, rng.choice(MODELS)), number(3, rng.choice([2026, 2026, 2026, 2025, 2024])), *age]
+        fields += [number(6, rng.choice([1, 2])), number(7, rng.randrange(4))]
+        fields += [number(field, 1) for field in (8, 9, 10, rng.choice([11, 12]), 13, 14, 15) if rng.random() < 0.2]
+        fields += [number(field, 1) for field in (17, 18, 19, 22) if rng.random() < 0.3]
+        fields += [text(20, rng.choice(DUALS)) for _ in range(rng.choice([0, 1, 1]))]
+        fields += [number(21, rng.choice([0, 1])) for _ in range(rng.choice([0, 1, 2]))]
+        fields += [number(23, rng.choice([0, 1, 3, 4, 9, 10, 500, -1])) for _ in range(rng.choice([0, 1]))]
+    else:
+        for maker in _OF_MEMBER:
+            fields += [maker(rng) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
+        for field in (*range(8, 16), 17, 18, 19, 21, 22, 23):
+            fields += [number(field, any_int(rng), rng.choice([0, 0, 3])) for _ in range(rng.choice([0, 0, 1, 2]))]
+    if rng.random() < 0.3:
+        fields += [unknown(rng) for _ in range(rng.randrange(3))]
+    if rng.random() < 0.5:
+        rng.shuffle(fields)
+    return b"".join(fields)
+
+
+_OF_MEMBER: list[Callable[[Random], bytes]] = [
+    lambda rng: text(2, rng.choice([*MODELS, *NO_MODELS])),
+    lambda rng: number(3, rng.choice([2026, 2026, 2026, 2025, 0, 1999, 9999, 10000, -1, any_int(rng)])),
+    lambda rng: number(4, rng.choice([*BORN, *NO_BIRTHS])),
+    lambda rng: number(5, rng.choice([0, 40, 64, 65, 125, 126, -1, any_int(rng)])),
+    lambda rng: number(6, rng.choice([1, 2, 1, 2, any_int(rng)])),
+    lambda rng: number(7, rng.choice([0, 1, 2, 3, any_int(rng)]), rng.choice([0, 3])),
+    lambda rng: text(20, rng.choice([*DUALS, *CODES])),
+]
+
+
+def factors(rng: Random) -> bytes:
+    """PaymentFactors; usually possible ones."""
+    fields = [text(1, rng.choice(["V28", "V24", "v28", "ESRD_V24", "RXHCC_V08_X", "V99"]))]
+    for field in (2, 3, 4, 5):
+        usual = [0.1, 1.067, 2.5, 10.0] if field < 5 else [0.0, 0.059, 0.999]
+        fields += [fixed(field, rng.choice(usual)) for _ in range(rng.choice([0, 1, 2]))]
+    if rng.random() < 0.1:
+        fields.append(rng.choice([text(1, ""), fixed(2, 0.0), fixed(5, 1.0), fixed(2, 1.0001), fixed(3, float("nan"))]))
+    if rng.random() < 0.2:
+        fields.append(unknown(rng))
+    return b"".join(fields)
+
+
+def blend(rng: Random) -> list[bytes]:
+    """BlendWeights; usually two that add up."""
+    if rng.random() < 0.1:
+        return [text(1, rng.choice([*MODELS, ""])) + fixed(2, rng.choice([0.0, 0.5, 1.0]))]
+    parts = rng.choice([("V28", "V24"), ("V28", "V22"), ("v28", "v24"), ("V22", "V24"), ("ESRD_V21", "ESRD_V24")])
+    weight = rng.choice([0.0, 0.1, 0.33, 0.67, 1.0])
+    weights = [weight, round(1 - weight, 3)]
+    found = [text(1, name) + fixed(2, value) for name, value in zip(parts, weights, strict=True)]
+    if rng.random() < 0.2:
+        found = [part + unknown(rng) for part in found]
+    return found
+
+
+def hcc_options(rng: Random) -> bytes:
+    """HccOptions; now and then impossible ones."""
+    fields = [number(1, rng.choice([0, 1, 2, 2])) for _ in range(rng.choice([0, 1, 1, 2]))]
+    fields += [text(2, factors(rng)) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
+    if rng.random() < 0.25:
+        fields += [text(3, part) for part in blend(rng)]
+    fields += [number(field, rng.choice([0, 1, 1])) for field in (4, 5) if rng.random() < 0.2]
+    if rng.random() < 0.05:
+        fields.append(number(rng.choice([1, 4, 5]), any_int(rng)))
+    if rng.random() < 0.2:
+        fields.append(unknown(rng))
+    if rng.random() < 0.2:
+        rng.shuffle(fields)
+    return b"".join(fields)
+
+
+def hcc_request(rng: Random, members: list[int] | None = None) -> bytes:
+    """A BatchScoreHccRequest that is protobuf; with members that are pieces of one, a ScoreHccRequest. ``members``:
+    numbers of them to choose from."""
+    fields = [text(1, member(rng), rng.choice([0, 0, 2])) for _ in range(rng.choice(members or [0, 1, 1, 2, 4]))]
+    fields += [text(2, hcc_options(rng)) for _ in range(rng.choice([0, 0, 1, 2]))]
+    fields += [unknown(rng) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
+    rng.shuffle(fields)
     return b"".join(fields)
 
 

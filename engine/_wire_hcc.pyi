@@ -1,0 +1,55 @@
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from ._hcc import Scorer
+
+__test__: dict[str, Any]
+
+@final
+class HccRequest:
+    def __init__(self, raw: bytes, single: bool = False) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def choices(self) -> list[tuple[str, int]]: ...
+    @property
+    def options(self) -> bytes: ...
+    def answer(
+        self, choices: Sequence[HccChoice | None], full: bool, other: Callable[[list[bytes]], list[bytes]] | None
+    ) -> tuple[bytes, list[bool]] | None: ...
+
+@final
+class EncodedScorer:
+    scorer: Scorer
+    def __init__(
+        self,
+        scorer: Scorer,
+        kind: int,
+        head: bytes,
+        segments: list[bytes],
+        applicable: list[bytes],
+        numbers: list[str],
+        cc_labels: list[bytes],
+        hcc_labels: list[bytes],
+        variables: list[tuple[bytes, bytes]],
+        addons: list[tuple[bytes, bytes]],
+    ) -> None: ...
+
+@final
+class HccChoice:
+    release: str
+    own: EncodedScorer
+    partner: EncodedScorer | None
+    def __init__(
+        self,
+        release: str,
+        own: EncodedScorer,
+        factors: npt.NDArray[np.int32],
+        partner: EncodedScorer | None = None,
+        partner_factors: npt.NDArray[np.int32] | None = None,
+        weight: int = 0,
+        same: list[int] | None = None,
+        weights: bytes = b"",
+    ) -> None: ...
