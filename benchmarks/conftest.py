@@ -35,6 +35,18 @@ def read_answers(model: str, kind: str) -> list[dict[str, Any]]:
     return [entry for entry in _read(f"hcc_{kind}.ndjson.xz") if entry["model"] == model.upper()]
 
 
+def risk_members(model: str, count: int) -> list[dict[str, Any]]:
+    """Members of a risk adjustment model with ten diagnoses on average: the reference members, over and over.
+
+    Those have seven; some get more, that map to nothing of the model or again.
+    """
+    members = [
+        member | {"diagnoses": (member["diagnoses"] * 2)[: len(member["diagnoses"]) + 3]}
+        for member in read_answers(model, "members")
+    ]
+    return (members * (count // len(members) + 1))[:count]
+
+
 @pytest.fixture(scope="session")
 def claims() -> list[dict[str, Any]]:
     """The reference claims: 5 to 6 diagnoses and 2 procedures on average."""

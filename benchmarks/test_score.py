@@ -16,7 +16,7 @@ import pytest
 
 import engine
 
-from .conftest import read_answers
+from .conftest import read_answers, risk_members
 
 Measure = Callable[..., Any]
 MODELS = ("v22", "v24", "v28", "esrd_v21", "esrd_v24", "rxhcc_v08_t", "rxhcc_v08_x")
@@ -112,9 +112,7 @@ def test_engine(measure: Measure, library: engine.Library, model: str) -> None:
     for i, answer in enumerate(answers):
         raw = results.scores[0, i, : len(scorer.segments)]
         assert {s: int(v) / 1000 for s, v in zip(scorer.segments, raw, strict=True)} == answer["scores"]
-    # The reference members have seven diagnoses on average: some get more, that map to nothing of the model or again.
-    batch = [member | {"diagnoses": (member["diagnoses"] * 2)[: len(member["diagnoses"]) + 3]} for member in members]
-    batch = (batch * 20)[:20_000]
+    batch = risk_members(model, 20_000)
     measure(
         partial(library.score_hcc_many, batch),
         items=len(batch),

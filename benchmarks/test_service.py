@@ -12,9 +12,11 @@ import grpc
 import pytest
 
 import engine
-from engine._pb.codeset.v1 import grouping_pb2
+from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2
 from engine.client import Client
 from engine.drg import Detail, GroupingOptions
+
+from .conftest import read_answers, risk_members
 
 Measure = Callable[..., Any]
 
@@ -53,6 +55,7 @@ CLAIMS = 5_000
 REQUESTS = 8
 IN_FLIGHT = 2
 PATH = "/codeset.v1.GroupingService/BatchGroupDrg"
+SCORES = "/codeset.v1.GroupingService/BatchScoreHcc"
 ECHO = "/benchmark.Echo/Echo"
 
 
@@ -152,6 +155,44 @@ def _wire(
         assert [result["final_grouping"]["drg"] for result in found[-CLAIMS:]] == expected
     else:
         assert [result.final_grouping.drg for result in found[-CLAIMS:]] == expected
+
+
+@pytest.mark.benchmark(group="BatchScoreHcc, 5,000 members a request, V28, scores")
+@pytest.mark.parametrize("who", ["in process", "bytes", "echo"])
+def test_wire_scores(measure: Measure, channel: grpc.Channel, library: engine.Library, who: str) -> None:
+    _score(measure, channel, library, who, "HCC_DETAIL_SCORES")
+
+
+@pytest.mark.benchmark(group="BatchScoreHcc, 5,000 members a request, V28, every detail")
+@pytest.mark.parametrize("who", ["bytes", "echo"])
+def test_wire_scores_in_detail(measure: Measure, channel: grpc.Channel, library: engine.Library, who: str) -> None:
+    # In process the detail is worked out where it is asked for, member by member.
+    _score(measure, channel, library, who, "HCC_DETAIL_FULL")
+
+
+def _score(measure: Measure, channel: grpc.Channel, library: engine.Library, who: str, detail: str) -> None:
+    members = risk_members("v28", CLAIMS)
+    request = scoring_pb2.BatchScoreHccRequest(options={"detail": detail})  # type: ignore[arg-type]
+    for member in members:
+        request.members.add(**member)
+    raw = request.SerializeToString()
+    actions: dict[str, Callable[[], Any]] = {
+        "in process": lambda: [library.score_hcc_many(members) for _ in range(REQUESTS)],
+        "bytes": lambda: _send(channel, SCORES, raw),
+        "echo": lambda: _send(channel, ECHO, raw),
+    }
+    found = measure(actions[who], items=len(members) * REQUESTS, unit="members", who=who, rounds=5)
+    if who == "echo":
+        assert found == [b""] * REQUESTS
+        return
+    answers = read_answers("v28", "answers")
+    if who == "in process":
+        scores = [{score.segment: score.raw for score in result.scores} for result in found[-1][: len(answers)]]
+    else:
+        results = scoring_pb2.BatchScoreHccResponse.FromString(found[-1]).results[: len(answers)]
+        scores = [{score.segment: score.raw for score in result.scores} for result in results]
+        assert all(bool(result.contributions) == (detail == "HCC_DETAIL_FULL") for result in results)
+    assert scores == [answer["scores"] for answer in answers[: len(scores)]]
 
 
 @pytest.mark.benchmark(group="one call at a time over gRPC")

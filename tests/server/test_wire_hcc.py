@@ -232,6 +232,25 @@ def test_corners(services: Services, raw: bytes) -> None:
     check(services, raw)
 
 
+@pytest.mark.parametrize(
+    ("message", "wrap"),
+    [
+        (Member, lambda raw: shapes.text(1, MEMBER + raw)),
+        (scoring_pb2.HccOptions, lambda raw: shapes.text(2, raw)),
+        (scoring_pb2.PaymentFactors, lambda raw: shapes.text(2, shapes.text(2, shapes.text(1, "V28") + raw))),
+        (scoring_pb2.BlendWeight, lambda raw: shapes.text(2, shapes.text(3, shapes.text(1, "V28") + raw))),
+    ],
+)
+def test_every_field_is_known(services: Services, message: Any, wrap: Callable[[bytes], bytes]) -> None:
+    """A text that the reader did not know would not be checked, and a number that it did not know would not count."""
+    for field in message.DESCRIPTOR.fields:
+        for value in (b"\xff", b"", b"\x0a\x01\xff"):
+            check(services, wrap(shapes.text(field.number, value)))
+        for value in (0, 1, 2, 3, 70, -1, 19500101, 1 << 40):
+            check(services, wrap(shapes.number(field.number, value)))
+        check(services, wrap(shapes.fixed(field.number, 0.5)))
+
+
 @pytest.mark.parametrize("depth", [97, 98, 99, 100, 101])
 @pytest.mark.parametrize("field", [1, 30])
 def test_groups_within_groups(services: Services, depth: int, field: int) -> None:
