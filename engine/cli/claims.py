@@ -375,13 +375,13 @@ def _in_process(store: Path | None, version: str | None, options: Mapping[str, s
 
 
 def _on_server(stack: contextlib.ExitStack, server: str, version: str | None, options: Mapping[str, str]) -> Answers:
-    from ..client import Client, to_dict
+    from ..client import Client
 
     client = stack.enter_context(Client(server))
     # Now, so that a wrong address or version is one error and not one a claim.
     client.release("msdrg", version)
 
-    return in_turn(lambda claims: map(to_dict, client.iter_drg(claims, options=options)), refusal)
+    return in_turn(lambda claims: client.iter_drg_dicts(claims, options=options), refusal)
 
 
 def refusal(refused: Refused) -> dict[str, Any]:

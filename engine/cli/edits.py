@@ -75,18 +75,18 @@ def _open_editor(store: Path | None, release: str | None, group: bool) -> Librar
 
 
 def _on_server(stack: contextlib.ExitStack, server: str, release: str | None, group: bool) -> Answers:
-    from ..client import Client, to_dict
+    from ..client import Client
 
     client = stack.enter_context(Client(server))
     # Now, so that a wrong address or release is one error and not one a claim.
     client.release("mce", release)
 
     def both(claims: Iterator[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        for edited, grouped in client.iter_edit_and_group(claims, editor_release=release):
-            yield {"result": to_dict(edited), "drg_result": to_dict(grouped)}
+        for edited, grouped in client.iter_edit_and_group_dicts(claims, editor_release=release):
+            yield {"result": edited, "drg_result": grouped}
 
     def one(claims: Iterator[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-        return map(to_dict, client.iter_edits(claims, editor_release=release))
+        return client.iter_edits_dicts(claims, editor_release=release)
 
     return in_turn(both if group else one, _both_refused if group else _refused)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from rich.tree import Tree
 
 from ..errors import InvalidFieldError, PackNotFoundError
 from . import FINDINGS
-from .claims import Item, Progress, Refused, encode, fields_of, read_objects
+from .claims import Answers, Item, Progress, Refused, encode, fields_of, in_batches, in_turn, read_objects
 from .ndjson import reading, writing
 from .output import console
 
@@ -60,8 +60,6 @@ _MEMBER: Final = fields_of(
     repeated={"diagnoses"},
     integers={"payment_year", "birth_date", "age", "orec", "months_since_transplant"},
 )
-
-Score = Callable[[Iterator[Item]], Iterator[dict[str, Any]]]
 
 
 def options_of(
@@ -225,7 +223,7 @@ class _Tally:
 # --- members to answers ---------------------------------------------------------------------------------------------
 
 
-def _in_process(store: Path | None, options: Mapping[str, Any]) -> Score:
+def _in_process(store: Path | None, options: Mapping[str, Any]) -> Answers:
     from ..hcc import HccDetail, PaymentFactors, ScoringOptions
     from ..library import HCC
     from ..library import open as open_packs
@@ -242,43 +240,19 @@ def _in_process(store: Path | None, options: Mapping[str, Any]) -> Score:
         drug_plan=options["drug_plan"],
     )
 
-    def score(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
-        while batch := list(islice(items, _BATCH)):
-            results = iter(library.score_hcc_many([i for i in batch if isinstance(i, dict)], chosen))
-            for item in batch:
-                yield _refusal(item) if isinstance(item, Refused) else next(results).to_dict()
-
-    return score
+    return in_batches(
+        lambda members: (result.to_dict() for result in library.score_hcc_many(members, chosen)), _refusal
+    )
 
 
-def _on_server(stack: contextlib.ExitStack, server: str, options: Mapping[str, Any]) -> Score:
-    from ..client import Client, to_dict
+def _on_server(stack: contextlib.ExitStack, server: str, options: Mapping[str, Any]) -> Answers:
+    from ..client import Client
 
     client = stack.enter_context(Client(server))
     # Now, so that a wrong address or a server without models is one error and not one a member.
     client.releases("cmshcc")
 
-    def score(items: Iterator[Item]) -> Iterator[dict[str, Any]]:
-        # The client takes members ahead of the answers it gives: what was refused in between waits here for its turn.
-        waiting: deque[Refused | None] = deque()
-
-        def members() -> Iterator[dict[str, Any]]:
-            for item in items:
-                if isinstance(item, Refused):
-                    waiting.append(item)
-                else:
-                    waiting.append(None)
-                    yield item
-
-        for result in client.iter_hcc(members(), options=options):
-            while (refused := waiting.popleft()) is not None:
-                yield _refusal(refused)
-            yield to_dict(result)
-        for refused in waiting:
-            assert refused is not None
-            yield _refusal(refused)
-
-    return score
+    return in_turn(lambda members: client.iter_hcc_dicts(members, options=options), _refusal)
 
 
 def _refusal(refused: Refused) -> dict[str, Any]:

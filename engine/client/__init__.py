@@ -7,7 +7,7 @@ Contract
   language, typed, and without a copy. ``to_dict`` gives the proto3 JSON of any of them. Enumerations are
   numbers; their names come from the classes here (``ReturnCode.Name(grouping.return_code)``,
   ``CodeStatus.CODE_STATUS_VALID``).
-* Claims and codes may be given as messages or as mappings with the same names.
+* Claims and codes may be given as messages, as mappings with the same names, or as columns by these names.
 * Errors are those of ``engine.errors``. In a batch, what is wrong with one item is in its result
   (``result.HasField("error")``), and ``raise_for_error`` raises it; the others are answered.
 * Only UNAVAILABLE is retried, which is safe: every method only reads.
@@ -65,11 +65,12 @@ from .._pb.codeset.v1.terminology_pb2 import (
     NoteKind,
 )
 from ._channel import DEFAULT_TARGET
+from ._columns import Frame
 from ._editing import EditOptionsLike
 from ._errors import raise_for_error
-from ._messages import ClaimLike, CodeLike, OptionsLike, to_dict
+from ._messages import ClaimLike, CodeLike, MemberLike, OptionsLike, to_dict
 from ._requests import Subsumption
-from ._scoring import HccOptionsLike, MemberLike
+from ._scoring import HccOptionsLike
 from .aio import AsyncClient
 from .sync import Client
 
@@ -99,6 +100,7 @@ __all__ = [
     "EditOptionsLike",
     "EditResult",
     "EditType",
+    "Frame",
     "Grouping",
     "Hac",
     "HacCriteria",

@@ -19,7 +19,6 @@ __all__ = [
     "CHUNK_BYTES",
     "CHUNK_ITEMS",
     "DEFAULT_TARGET",
-    "IN_FLIGHT",
     "TIMEOUT",
     "Metadata",
     "Pem",
@@ -43,11 +42,6 @@ BATCH_TIMEOUT: Final = 60.0
 
 CHUNK_ITEMS: Final = 5_000
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-
-IN_FLIGHT: Final = 2
-"""Requests of a batch under way at once: one is encoded or decoded here while the server works on the
-other.
-"""
 
 
 def options(attempts: int, more: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

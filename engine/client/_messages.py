@@ -8,37 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from google.protobuf.message import Message
 
-from .._pb.codeset.v1 import error_pb2, grouping_pb2, terminology_pb2
+from .._pb.codeset.v1 import error_pb2, grouping_pb2, scoring_pb2, terminology_pb2
 from ..errors import CodesetError, InvalidDateError, InvalidFieldError
 
-_fast: Any
-try:
-    from . import _fast
-except ImportError:
-    # Not compiled here: the generated classes do the same, more slowly.
-    _fast = None
-
 __all__ = [
-    "Chunk",
-    "claim_message",
-    "code_chunks",
+    "BESIDE_ERROR",
+    "CLAIM",
+    "CODE",
+    "MEMBER",
+    "Kind",
     "date_number",
-    "drg_chunks",
-    "drg_dicts",
+    "enum_number",
     "fill_error",
     "kind_number",
     "options_message",
     "to_dict",
+    "wrong",
 ]
 
 ClaimLike = grouping_pb2.InpatientClaim | Mapping[str, Any] | Any
@@ -50,14 +42,19 @@ Values that are None count as absent. Enumerations may be given by number, full 
 OptionsLike = grouping_pb2.DrgOptions | Mapping[str, Any]
 """Options of the grouper: the message, or a mapping with its field names (``{"detail": "DRG"}``)."""
 
+MemberLike = scoring_pb2.RiskMember | Mapping[str, Any] | Any
+"""A member: the message, a mapping with its field names, or a dataclass with them (``engine.RiskMember``).
+
+Values that are None count as absent. The sex may be given by number, full name or name without prefix.
+"""
+
 CodeLike = str | terminology_pb2.CodeToValidate | Mapping[str, Any]
 """A code to validate: the code alone, or with a system, release or date of its own."""
 
 Date = int | str | datetime.date
 """A day: CCYYMMDD as a number or text, or a date."""
 
-_CLAIM_FIELDS: Final = grouping_pb2.InpatientClaim.DESCRIPTOR.fields_by_name
-_BESIDE_ERROR: Final = {
+BESIDE_ERROR: Final = {
     "codeset.v1.DrgResult": ("claim_id", "version", "error"),
     "codeset.v1.CodeValidation": ("code", "error"),
     "codeset.v1.EditResult": ("claim_id", "editor_release", "error"),
@@ -65,8 +62,8 @@ _BESIDE_ERROR: Final = {
 }
 """What is left of an item that has an error, by message."""
 _KINDS: Final = terminology_pb2.NodeKind.DESCRIPTOR
+_BOOL: Final = FieldDescriptor.CPPTYPE_BOOL
 _INTEGER: Final = FieldDescriptor.CPPTYPE_INT32
-_ENUM: Final = FieldDescriptor.CPPTYPE_ENUM
 
 
 def to_dict(message: Message) -> dict[str, Any]:
@@ -79,7 +76,7 @@ def to_dict(message: Message) -> dict[str, Any]:
     document = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    beside_error = _BESIDE_ERROR.get(message.DESCRIPTOR.full_name)
+    beside_error = BESIDE_ERROR.get(message.DESCRIPTOR.full_name)
     if beside_error is not None and message.HasField("error"):
         return {name: document[name] for name in beside_error}
     return document
@@ -116,77 +113,101 @@ def fill_error(target: error_pb2.ItemError, error: CodesetError) -> None:
     target.code, target.message, target.field = error.code, str(error), error.field
 
 
-def claim_message(claim: ClaimLike) -> grouping_pb2.InpatientClaim:
-    """Return ``claim`` as a message. Raises InvalidFieldError, naming the first field that is wrong."""
-    if isinstance(claim, grouping_pb2.InpatientClaim):
-        return claim
-    request = grouping_pb2.BatchGroupDrgRequest()
-    _add_claim(request.claims, claim)
-    return request.claims[0]
+class Kind(NamedTuple):
+    """What the items of a batch are: how they are called, and how they are read."""
+
+    type: type[Message]
+    what: str
+    """"a claim"."""
+    whose: str
+    """What its fields are fields of: "an inpatient claim"."""
+    many: str
+    """"claims"."""
+    bare: str = ""
+    """The field that an item which is a text stands for."""
+    date: str = ""
+    """The field that takes what ``date_number`` takes."""
+
+    def message(self, given: Any) -> Any:
+        """Return an item as a message. Raises InvalidFieldError or InvalidDateError, naming the first field that is
+        wrong.
+        """
+        if isinstance(given, self.type):
+            return given
+        if self.bare and isinstance(given, str):
+            given = {self.bare: given}
+        elif dataclasses.is_dataclass(given) and not isinstance(given, type):
+            # The classes of the engine in process, which are not imported here.
+            given = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
+        if not isinstance(given, Mapping):
+            text = "a text, " if self.bare else ""
+            name = self.type.DESCRIPTOR.name
+            raise InvalidFieldError(
+                f"{self.what}: expected {text}{_article(name)} or a mapping with its field names, got "
+                f"{type(given).__name__}",
+                field=self.bare,
+            )
+        return self.type(**{name: self.value(name, value) for name, value in given.items() if value is not None})
+
+    def field(self, name: str) -> Any:
+        """Return the descriptor of a field. Raises InvalidFieldError if there is no such."""
+        field = self.type.DESCRIPTOR.fields_by_name.get(name)
+        if field is None:
+            names = ", ".join(self.type.DESCRIPTOR.fields_by_name)
+            raise InvalidFieldError(f"{name}: not a field of {self.whose}. The fields are {names}.", field=str(name))
+        return field
+
+    def value(self, name: str, value: Any) -> Any:
+        """Return the value of one field as the generated class takes it. Raises as ``message`` does."""
+        field = self.field(name)
+        if name == self.date:
+            return date_number(value) if value != 0 else 0
+        if field.enum_type is not None:
+            return enum_number(field.enum_type, name, value)
+        if field.is_repeated:
+            if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+                items = list(value)
+                if all(isinstance(item, str) for item in items):
+                    return [_text(name, item) for item in items]
+            raise wrong(name, "a list of texts", value)
+        if field.cpp_type == _BOOL:
+            if not isinstance(value, bool) and (not isinstance(value, int) or value not in (0, 1)):
+                raise wrong(name, "true or false", value)
+            return bool(value)
+        if field.cpp_type == _INTEGER:
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
+                raise wrong(name, "a whole number", value)
+            number = int(value)
+            if not -(1 << 31) <= number < 1 << 31:
+                raise wrong(name, "a number of 32 bits", value)
+            return number
+        if not isinstance(value, str):
+            raise wrong(name, "a text", value)
+        return _text(name, value)
 
 
-def _add_claim(
-    claims: RepeatedCompositeFieldContainer[grouping_pb2.InpatientClaim], claim: ClaimLike
-) -> grouping_pb2.InpatientClaim:
-    """Append ``claim`` and return it as appended. On an error nothing is appended."""
-    if isinstance(claim, grouping_pb2.InpatientClaim):
-        claims.append(claim)
-        return claim
-    if dataclasses.is_dataclass(claim) and not isinstance(claim, type):
-        # The claim class of the engine in process, which is not imported here.
-        claim = {field.name: getattr(claim, field.name) for field in dataclasses.fields(claim)}
-    if not isinstance(claim, Mapping):
-        raise InvalidFieldError(
-            f"a claim: expected an InpatientClaim or a mapping with its field names, got {type(claim).__name__}"
-        )
-    # The constructor is the fast check of most types. It takes a text given for a list as the list of
-    # its characters, a mapping as that of its keys, and protobuf before 7 takes a bool for a number.
-    wrong = isinstance(claim.get("diagnoses"), str | Mapping) or isinstance(claim.get("procedures"), str | Mapping)
-    if not wrong and bool not in map(type, claim.values()):
-        count = len(claims)
-        try:
-            return claims.add(**claim)
-        except (TypeError, ValueError):
-            del claims[count:]
-    return claims.add(**{name: _field(name, value) for name, value in claim.items() if value is not None})
+CLAIM: Final = Kind(grouping_pb2.InpatientClaim, "a claim", "an inpatient claim", "claims")
+MEMBER: Final = Kind(scoring_pb2.RiskMember, "a member", "a member", "members")
+CODE: Final = Kind(terminology_pb2.CodeToValidate, "a code", "a code to validate", "codes", "code", "date")
 
 
-def _field(name: str, value: Any) -> Any:
-    """Return ``value`` as the constructor takes it for claim field ``name``, or raise InvalidFieldError."""
-    field = _CLAIM_FIELDS.get(name)
-    if field is None:
-        raise InvalidFieldError(
-            f"{name}: not a field of an inpatient claim. The fields are {', '.join(_CLAIM_FIELDS)}.",
-            field=str(name),
-        )
-    if field.enum_type is not None:
-        return _enum(field.enum_type, name, value)
-    if field.is_repeated:
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            return [_text(name, item) for item in value]
-        raise _wrong(name, "a list of texts", value)
-    if field.cpp_type == _INTEGER:
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise _wrong(name, "a whole number", value)
-        number = int(value)
-        if not -(1 << 31) <= number < 1 << 31:
-            raise _wrong(name, "a number of 32 bits", value)
-        return number
-    if not isinstance(value, str):
-        raise _wrong(name, "a text", value)
-    return _text(name, value)
+def _article(name: str) -> str:
+    return f"an {name}" if name.startswith("I") else f"a {name}"
 
 
 def _text(name: str, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _wrong(name, "a text without lone surrogates", value) from None
+        raise wrong(name, "a text without lone surrogates", value) from None
     return value
 
 
-def _enum(enum: Any, name: str, value: Any) -> int:
-    """Accept a number, a full name ("SEX_FEMALE"), or a name without its prefix ("FEMALE")."""
+def enum_number(enum: Any, name: str, value: Any) -> int:
+    """Return the number that a number, a full name ("SEX_FEMALE") or a name without its prefix ("FEMALE") stands for.
+
+    Raises InvalidFieldError for the field ``name``.
+    """
     if isinstance(value, str):
         prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
         found = enum.values_by_name.get(value) or enum.values_by_name.get(prefix + value)
@@ -194,21 +215,12 @@ def _enum(enum: Any, name: str, value: Any) -> int:
             return int(found.number)
     elif hasattr(value, "__index__") and not isinstance(value, bool) and -(1 << 31) <= int(value) < 1 << 31:
         return int(value)
-    raise _wrong(name, f"one of {', '.join(v.name for v in enum.values)}", value)
+    raise wrong(name, f"one of {', '.join(v.name for v in enum.values)}", value)
 
 
-def _wrong(name: str, expected: str, value: Any) -> InvalidFieldError:
+def wrong(name: str, expected: str, value: Any) -> InvalidFieldError:
+    """Return the error of a field that is not what it should be."""
     return InvalidFieldError(f"{name}: expected {expected}, got {type(value).__name__} {value!r:.80}", field=name)
-
-
-class Chunk(NamedTuple):
-    """One request of a long batch: ``request``, a message or its bytes, holds the good items; ``errors`` the others, by
-    position in the chunk.
-    """
-
-    request: Any
-    size: int
-    errors: dict[int, Any]
 
 
 def options_message(options: OptionsLike | None) -> grouping_pb2.DrgOptions | None:
@@ -228,144 +240,5 @@ def options_message(options: OptionsLike | None) -> grouping_pb2.DrgOptions | No
                 f"{name}: not an option of the grouper. The options are {', '.join(fields)}.", field=str(name)
             )
         if value is not None:
-            values[name] = _enum(fields[name].enum_type, name, value)
+            values[name] = enum_number(fields[name].enum_type, name, value)
     return grouping_pb2.DrgOptions(**values)
-
-
-def drg_chunks(
-    claims: Iterable[ClaimLike], items: int, size: int, options: grouping_pb2.DrgOptions | None
-) -> Iterator[Chunk]:
-    """Cut ``claims`` into requests of at most ``items`` claims and about ``size`` bytes, in order.
-
-    A claim that cannot be encoded becomes a result with an ``error`` in its place. A single claim of
-    more bytes is a request of its own.
-    """
-    if isinstance(claims, str | bytes | Mapping):
-        raise InvalidFieldError(f"claims: expected an iterable of claims, got {type(claims).__name__}", field="claims")
-    if _fast is not None:
-        yield from _drg_bytes(claims, items, size, options)
-        return
-    request, count, length = grouping_pb2.BatchGroupDrgRequest(options=options), 0, 0
-    errors: dict[int, grouping_pb2.DrgResult] = {}
-    for claim in claims:
-        try:
-            # Three bytes of framing, five for a claim of more than 2 MiB.
-            length += _add_claim(request.claims, claim).ByteSize() + 4
-        except InvalidFieldError as error:
-            errors[count] = _drg_error(claim, error)
-        count += 1
-        if count >= items or length >= size:
-            yield Chunk(request, count, errors)
-            request, count, length, errors = grouping_pb2.BatchGroupDrgRequest(options=options), 0, 0, {}
-    if count:
-        yield Chunk(request, count, errors)
-
-
-def _drg_bytes(
-    claims: Iterable[ClaimLike], items: int, size: int, options: grouping_pb2.DrgOptions | None
-) -> Iterator[Chunk]:
-    """As ``drg_chunks``, from dicts to bytes; what is no plain dict takes the way through the messages."""
-    request = grouping_pb2.BatchGroupDrgRequest(options=options)
-    writer = _fast.Writer(_shape(grouping_pb2.InpatientClaim), 1, request.SerializeToString())
-    source, count = iter(claims), 0
-    errors: dict[int, grouping_pb2.DrgResult] = {}
-    size += len(writer)
-    while taken := list(islice(source, items - count)):
-        at = 0
-        while at < len(taken):
-            next_at = writer.fill(taken, at, size)
-            count += next_at - at
-            at = next_at
-            if at < len(taken) and len(writer) < size:
-                try:
-                    writer.add(claim_message(taken[at]).SerializeToString())
-                except InvalidFieldError as error:
-                    errors[count] = _drg_error(taken[at], error)
-                count += 1
-                at += 1
-            if count >= items or len(writer) >= size:
-                yield Chunk(writer.take(), count, errors)
-                count, errors = 0, {}
-    if count:
-        yield Chunk(writer.take(), count, errors)
-
-
-def _drg_error(claim: ClaimLike, error: InvalidFieldError) -> grouping_pb2.DrgResult:
-    """Return the result of a claim that cannot be encoded."""
-    result = grouping_pb2.DrgResult()
-    identifier = claim.get("claim_id") if isinstance(claim, Mapping) else getattr(claim, "claim_id", None)
-    # The error is of the first field that is wrong; the id may be wrong as well.
-    if isinstance(identifier, str) and identifier.encode(errors="replace").decode() == identifier:
-        result.claim_id = identifier
-    fill_error(result.error, error)
-    return result
-
-
-def drg_dicts(raw: bytes) -> list[dict[str, Any]]:
-    """Return the results of a BatchGroupDrgResponse as ``to_dict`` has them. Raises ValueError or DecodeError."""
-    if _fast is None:
-        return [to_dict(result) for result in grouping_pb2.BatchGroupDrgResponse.FromString(raw).results]
-    results: list[dict[str, Any]] = _shape(grouping_pb2.BatchGroupDrgResponse).decode(raw)["results"]
-    return results
-
-
-@functools.cache
-def _shape(message: type[Message]) -> Any:
-    return _fast.Shape(message.DESCRIPTOR, _BESIDE_ERROR)
-
-
-def code_chunks(
-    codes: Iterable[CodeLike], items: int, size: int, system: str, release: str | None, date: Date | None
-) -> Iterator[Chunk]:
-    """Cut ``codes`` into requests of at most ``items`` codes and about ``size`` bytes, in order."""
-
-    def empty() -> terminology_pb2.BatchValidateCodesRequest:
-        return terminology_pb2.BatchValidateCodesRequest(system=system, release=release or "", date=day)
-
-    if isinstance(codes, str | bytes | Mapping):
-        raise InvalidFieldError(f"codes: expected an iterable of codes, got {type(codes).__name__}", field="codes")
-    day = date_number(date)
-    request, count, length = empty(), 0, 0
-    errors: dict[int, terminology_pb2.CodeValidation] = {}
-    for code in codes:
-        try:
-            if isinstance(code, str):
-                _text("code", code)
-                request.items.add(code=code)
-                length += len(code) + 4
-            else:
-                item = code if isinstance(code, terminology_pb2.CodeToValidate) else _code_item(code)
-                request.items.append(item)
-                length += item.ByteSize() + 4
-        except CodesetError as error:
-            result = terminology_pb2.CodeValidation()
-            fill_error(result.error, error)
-            errors[count] = result
-        count += 1
-        if count >= items or length >= size:
-            yield Chunk(request, count, errors)
-            request, count, length, errors = empty(), 0, 0, {}
-    if count:
-        yield Chunk(request, count, errors)
-
-
-def _code_item(item: Any) -> terminology_pb2.CodeToValidate:
-    if not isinstance(item, Mapping):
-        raise InvalidFieldError(
-            f"a code: expected a text, a CodeToValidate or a mapping with its field names, got {type(item).__name__}",
-            field="code",
-        )
-    values = {name: value for name, value in item.items() if value is not None}
-    for name, value in values.items():
-        if name not in ("code", "system", "release", "date"):
-            raise InvalidFieldError(
-                f"{name}: not a field of a code to validate. The fields are code, system, release, date.",
-                field=str(name),
-            )
-        if name == "date":
-            values[name] = date_number(value) if value != 0 else 0
-        elif not isinstance(value, str):
-            raise _wrong(name, "a text", value)
-        else:
-            _text(name, value)
-    return terminology_pb2.CodeToValidate(**values)

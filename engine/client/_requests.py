@@ -1,38 +1,63 @@
-"""Requests and answers, alike for both clients."""
+"""What the methods of both clients ask the server: calls, and batches of any length."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from .._pb.codeset.v1 import grouping_pb2, terminology_pb2
-from ..errors import BatchTooLargeError, CodesetError, RpcFailedError
-from ._messages import Chunk, Date, date_number, drg_dicts, fill_error, kind_number, to_dict
+from .._pb.codeset.v1 import catalog_pb2, editing_pb2, grouping_pb2, scoring_pb2, terminology_pb2
+from . import _compiled
+from ._batches import DRG, EDIT, EDIT_AND_GROUP, HCC, VALIDATION, Batch, Columns, Job, Rows, checked
+from ._columns import ColumnItems, is_frame, wanted
+from ._editing import EditOptionsLike, edit_head
+from ._messages import (
+    CLAIM,
+    MEMBER,
+    ClaimLike,
+    Date,
+    Kind,
+    MemberLike,
+    OptionsLike,
+    date_number,
+    kind_number,
+    options_message,
+)
+from ._scoring import HccOptionsLike, hcc_options_message
 
 __all__ = [
-    "DRG",
-    "DRG_DICTS",
-    "STREAM",
-    "VALIDATION",
-    "Batch",
+    "DICTS",
+    "MESSAGES",
+    "Call",
     "Subsumption",
+    "columns_of",
+    "drg_call",
+    "drg_job",
+    "edit_and_group_call",
+    "edit_and_group_job",
+    "edit_call",
+    "edit_job",
+    "edits_call",
     "expand_request",
-    "halves",
-    "is_batch",
-    "lookup_request",
-    "merged",
-    "refused",
-    "results",
-    "serialized",
-    "subsumes_request",
-    "subsumption",
-    "validate_request",
+    "explain_call",
+    "hcc_call",
+    "hcc_job",
+    "lookup_call",
+    "release_call",
+    "releases_call",
+    "subsumes_call",
+    "validate_call",
+    "validation_job",
 ]
 
 _PAGE = 10_000
+
+R = TypeVar("R")
+
+MESSAGES = Rows()
+DICTS = Rows(dicts=True)
 
 
 class Subsumption(enum.StrEnum):
@@ -44,35 +69,32 @@ class Subsumption(enum.StrEnum):
     NOT_SUBSUMED = "not-subsumed"
 
 
-class Batch(NamedTuple):
-    """What a batch method needs beside its chunks: its items, the results in a response, and a result that is an
-    error.
-    """
+class Call(NamedTuple, Generic[R]):
+    """One call: its method, its request, and what of the response is the answer."""
 
     method: str
-    request: type[Message]
-    items: Callable[[Any], Any]
-    results: Callable[[bytes], Sequence[Any]]
-    part: Callable[[Any, Sequence[Any]], Any]
-    failed: Callable[[Any, CodesetError], Any]
-    shown: Callable[[Any], Any] | None = None
-    """Makes of a result that is a message what ``results`` has. None: they are messages."""
+    request: Message | bytes
+    answer: Callable[[Any], R]
 
 
-def validate_request(
+def validate_call(
     system: str, code: str, date: Date | None, release: str | None
-) -> terminology_pb2.ValidateCodeRequest:
-    """Return a ValidateCode request."""
-    return terminology_pb2.ValidateCodeRequest(system=system, code=code, release=release or "", date=date_number(date))
+) -> Call[terminology_pb2.CodeValidation]:
+    """ValidateCode."""
+    request = terminology_pb2.ValidateCodeRequest(
+        system=system, code=code, release=release or "", date=date_number(date)
+    )
+    return Call("ValidateCode", request, _result)
 
 
-def lookup_request(
+def lookup_call(
     system: str, code: str, date: Date | None, release: str | None, kind: str | None
-) -> terminology_pb2.LookupRequest:
-    """Return a Lookup request."""
-    return terminology_pb2.LookupRequest(
+) -> Call[terminology_pb2.LookupResponse]:
+    """Lookup."""
+    request = terminology_pb2.LookupRequest(
         system=system, code=code, release=release or "", date=date_number(date), kind=kind_number(kind)
     )
+    return Call("Lookup", request, lambda response: response)
 
 
 def expand_request(
@@ -90,110 +112,130 @@ def expand_request(
     )
 
 
-def subsumes_request(
-    system: str, code_a: str, code_b: str, date: Date | None, release: str | None
-) -> terminology_pb2.SubsumesRequest:
-    """Return a Subsumes request."""
-    return terminology_pb2.SubsumesRequest(
+def subsumes_call(system: str, code_a: str, code_b: str, date: Date | None, release: str | None) -> Call[Subsumption]:
+    """Subsumes."""
+    request = terminology_pb2.SubsumesRequest(
         system=system, code_a=code_a, code_b=code_b, release=release or "", date=date_number(date)
     )
+    return Call("Subsumes", request, _subsumption)
 
 
-def subsumption(response: terminology_pb2.SubsumesResponse) -> Subsumption:
-    """Return the outcome of a Subsumes response."""
+def _subsumption(response: terminology_pb2.SubsumesResponse) -> Subsumption:
     name = terminology_pb2.SubsumptionOutcome.Name(response.outcome)
     return Subsumption[name.removeprefix("SUBSUMPTION_OUTCOME_")]
 
 
-def serialized(request: Message | bytes) -> bytes:
-    """Return the bytes of a request that may be bytes already."""
-    return request if isinstance(request, bytes) else request.SerializeToString()
+def drg_call(claim: ClaimLike, options: OptionsLike | None) -> Call[grouping_pb2.DrgResult]:
+    """GroupDrg."""
+    head = grouping_pb2.GroupDrgRequest(options=options_message(options))
+    return Call("GroupDrg", _with(head, CLAIM, claim), _result)
 
 
-def results(batch: Batch, response: bytes) -> Sequence[Any]:
-    """Return the results in a response. Raises RpcFailedError if it is none."""
-    try:
-        return batch.results(response)
-    except (DecodeError, ValueError):
-        raise RpcFailedError(
-            f"{batch.method}: the {len(response):,} bytes that were answered are no response of this API. What is at "
-            "that address?"
-        ) from None
+def explain_call(claim: ClaimLike, options: OptionsLike | None) -> Call[grouping_pb2.DrgExplanation]:
+    """ExplainDrg."""
+    head = grouping_pb2.ExplainDrgRequest(options=options_message(options))
+    return Call("ExplainDrg", _with(head, CLAIM, claim), lambda response: response.explanation)
 
 
-def merged(batch: Batch, chunk: Chunk, answered: Sequence[Any]) -> Sequence[Any]:
-    """Return the results of a chunk in order: those answered, and in between the items that were never
-    sent.
-    """
-    if not chunk.errors:
-        return answered
-    errors = chunk.errors if batch.shown is None else {i: batch.shown(error) for i, error in chunk.errors.items()}
-    left = iter(answered)
-    return [errors[i] if i in errors else next(left) for i in range(chunk.size)]
+def edit_call(
+    claim: ClaimLike, editor_release: str | None, options: EditOptionsLike | None
+) -> Call[editing_pb2.EditResult]:
+    """EditClaim."""
+    # A request for one claim has the fields of a request for many, by number.
+    return Call("EditClaim", _with(edit_head(editor_release, options, False, None), CLAIM, claim), _result)
 
 
-def halves(batch: Batch, chunk: Chunk, error: CodesetError) -> list[Chunk] | None:
-    """Cut a request that the server found too large in two; None if it has a single item."""
-    request = batch.request.FromString(serialized(chunk.request))
-    items = batch.items(request)
-    if len(items) < 2:
-        if isinstance(error, BatchTooLargeError):
-            raise error
-        return None
-    middle = len(items) // 2
-    return [Chunk(batch.part(request, part), len(part), {}) for part in (items[:middle], items[middle:])]
+def edit_and_group_call(
+    claim: ClaimLike, editor_release: str | None, options: EditOptionsLike | None, drg_options: OptionsLike | None
+) -> Call[tuple[editing_pb2.EditResult, grouping_pb2.DrgResult]]:
+    """EditClaim, with the DRG."""
+    request = _with(edit_head(editor_release, options, True, drg_options), CLAIM, claim)
+    return Call("EditClaim", request, lambda response: (response.result, response.drg_result))
 
 
-def refused(batch: Batch, chunk: Chunk, error: CodesetError) -> list[Any]:
-    """Return the result of the only item of a request that the server found too large."""
-    failed = batch.failed(batch.request.FromString(serialized(chunk.request)), error)
-    return [failed if batch.shown is None else batch.shown(failed)]
+def edits_call() -> Call[list[editing_pb2.EditInfo]]:
+    """ListEdits."""
+    return Call("ListEdits", grouping_pb2.ListEditsRequest(), lambda response: list(response.edits))
 
 
-def _drg_failed(request: grouping_pb2.BatchGroupDrgRequest, error: CodesetError) -> grouping_pb2.DrgResult:
-    result = grouping_pb2.DrgResult(claim_id=request.claims[0].claim_id)
-    fill_error(result.error, error)
-    return result
+def hcc_call(member: MemberLike, options: HccOptionsLike | None) -> Call[scoring_pb2.HccResult]:
+    """ScoreHcc."""
+    head = scoring_pb2.ScoreHccRequest(options=hcc_options_message(options))
+    return Call("ScoreHcc", _with(head, MEMBER, member), _result)
 
 
-def _code_failed(
-    request: terminology_pb2.BatchValidateCodesRequest, error: CodesetError
-) -> terminology_pb2.CodeValidation:
-    result = terminology_pb2.CodeValidation()
-    fill_error(result.error, error)
-    return result
+def releases_call(system: str | None) -> Call[list[catalog_pb2.Release]]:
+    """ListReleases."""
+    request = catalog_pb2.ListReleasesRequest(system=system or "")
+    return Call("ListReleases", request, lambda response: list(response.releases))
 
 
-DRG = Batch(
-    "BatchGroupDrg",
-    grouping_pb2.BatchGroupDrgRequest,
-    lambda request: request.claims,
-    lambda response: grouping_pb2.BatchGroupDrgResponse.FromString(response).results,
-    lambda request, claims: grouping_pb2.BatchGroupDrgRequest(
-        claims=claims, options=request.options if request.HasField("options") else None
-    ),
-    _drg_failed,
-)
-
-DRG_DICTS = DRG._replace(results=drg_dicts, shown=to_dict)
-
-STREAM = DRG._replace(method="StreamGroupDrg")
-"""A request of the stream has the bytes of a request of the batch, and so has a response."""
-
-VALIDATION = Batch(
-    "BatchValidateCodes",
-    terminology_pb2.BatchValidateCodesRequest,
-    lambda request: request.items,
-    lambda response: terminology_pb2.BatchValidateCodesResponse.FromString(response).results,
-    lambda request, items: terminology_pb2.BatchValidateCodesRequest(
-        system=request.system, release=request.release, date=request.date, items=items
-    ),
-    _code_failed,
-)
-
-_BATCHES = frozenset({DRG.method, VALIDATION.method, "BatchScoreHcc", "BatchEditClaims"})
+def release_call(system: str, release: str | None, date: Date | None) -> Call[catalog_pb2.Release]:
+    """GetRelease."""
+    request = catalog_pb2.GetReleaseRequest(system=system, release=release or "", date=date_number(date))
+    return Call("GetRelease", request, lambda response: response.release)
 
 
-def is_batch(method: str) -> bool:
-    """Whether responses of a method come as bytes, for ``results``."""
-    return method in _BATCHES
+def _result(response: Any) -> Any:
+    return response.result
+
+
+def _with(head: Message, kind: Kind, item: Any) -> bytes:
+    """Return a request for one item, which is its field 1; ``head`` has the others. Raises as ``Kind.message`` does."""
+    writer = _compiled.writer(kind, 1, head.SerializeToString())
+    if not writer.fill([item], 0, len(writer) + 1):
+        writer.add(kind.message(item).SerializeToString())
+    return writer.take()
+
+
+def drg_job(claims: Any, options: OptionsLike | None, form: Rows | Columns = MESSAGES) -> Job:
+    """BatchGroupDrg, or StreamGroupDrg."""
+    return _job(DRG, claims, grouping_pb2.BatchGroupDrgRequest(options=options_message(options)), form)
+
+
+def edit_job(
+    claims: Any, editor_release: str | None, options: EditOptionsLike | None, form: Rows | Columns = MESSAGES
+) -> Job:
+    """BatchEditClaims."""
+    return _job(EDIT, claims, edit_head(editor_release, options, False, None), form)
+
+
+def edit_and_group_job(
+    claims: Any,
+    editor_release: str | None,
+    options: EditOptionsLike | None,
+    drg_options: OptionsLike | None,
+    form: Rows | Columns = MESSAGES,
+) -> Job:
+    """BatchEditClaims, with the DRG."""
+    return _job(EDIT_AND_GROUP, claims, edit_head(editor_release, options, True, drg_options), form)
+
+
+def hcc_job(members: Any, options: HccOptionsLike | None, form: Rows | Columns = MESSAGES) -> Job:
+    """BatchScoreHcc."""
+    return _job(HCC, members, scoring_pb2.BatchScoreHccRequest(options=hcc_options_message(options)), form)
+
+
+def validation_job(
+    system: str, codes: Any, date: Date | None, release: str | None, form: Rows | Columns = MESSAGES
+) -> Job:
+    """BatchValidateCodes. Columns may also be that of the codes alone."""
+    head = terminology_pb2.BatchValidateCodesRequest(system=system, release=release or "", date=date_number(date))
+    if isinstance(form, Columns) and not is_frame(codes):
+        codes = {"code": codes}
+    return _job(VALIDATION, codes, head, form)
+
+
+def _job(batch: Batch, items: Any, head: Message, form: Rows | Columns) -> Job:
+    items = ColumnItems(batch.kind, items) if isinstance(form, Columns) else checked(batch.kind, items)
+    return Job(batch, items, head, form)
+
+
+_UNARY = {"results": "result.", "drg_results": "drg_result."}
+"""What EditClaim calls that which BatchEditClaims has lists of."""
+
+
+def columns_of(batch: Batch, fields: Iterable[str] | None) -> Columns:
+    """Return the form of answers to ``batch`` as columns. Raises InvalidFieldError for names that they do not have."""
+    prefixes = _UNARY if len(batch.results) > 1 else {batch.results[0]: ""}
+    return Columns(wanted(batch.response, prefixes, fields))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,62 +20,37 @@ from ..errors import (
     RpcFailedError,
     ServiceUnavailableError,
 )
-from ..rpc import SERVICES, methods
-from ._channel import (
-    BATCH_TIMEOUT,
-    CHUNK_BYTES,
-    CHUNK_ITEMS,
-    DEFAULT_TARGET,
-    IN_FLIGHT,
-    TIMEOUT,
-    Pem,
-    call_metadata,
-    channel_credentials,
-    options,
-)
-from ._editing import (
-    EDIT,
-    EDIT_AND_GROUP,
-    EditOptionsLike,
-    Wanted,
-    edit_chunks,
-    edit_chunks_async,
-    edit_request,
-    wanted_of,
-)
+from ._base import STREAM, BaseClient, method_turns
+from ._batches import DRG, EDIT, EDIT_AND_GROUP, HCC, VALIDATION, Chunk, Columns, Job
+from ._columns import Frame
+from ._editing import EditOptionsLike
 from ._errors import error_of
-from ._messages import (
-    Chunk,
-    ClaimLike,
-    CodeLike,
-    Date,
-    OptionsLike,
-    claim_message,
-    code_chunks,
-    date_number,
-    drg_chunks,
-    options_message,
-)
+from ._messages import ClaimLike, CodeLike, Date, MemberLike, OptionsLike
 from ._requests import (
-    DRG,
-    DRG_DICTS,
-    STREAM,
-    VALIDATION,
-    Batch,
+    DICTS,
+    Call,
+    R,
     Subsumption,
+    columns_of,
+    drg_call,
+    drg_job,
+    edit_and_group_call,
+    edit_and_group_job,
+    edit_call,
+    edit_job,
+    edits_call,
     expand_request,
-    halves,
-    is_batch,
-    lookup_request,
-    merged,
-    refused,
-    results,
-    serialized,
-    subsumes_request,
-    subsumption,
-    validate_request,
+    explain_call,
+    hcc_call,
+    hcc_job,
+    lookup_call,
+    release_call,
+    releases_call,
+    subsumes_call,
+    validate_call,
+    validation_job,
 )
-from ._scoring import HCC, HccOptionsLike, MemberLike, hcc_chunks, hcc_options_message, member_message
+from ._scoring import HccOptionsLike
 
 __all__ = ["AsyncClient"]
 
@@ -83,7 +58,7 @@ _BROKEN = "Internal error from Core"
 """What grpc.aio says when a stream turns out to have ended while something is being written to it."""
 
 
-class AsyncClient:
+class AsyncClient(BaseClient):
     """A connection to a codeset-engine server, for asyncio. Belongs to the event loop of its first call.
 
     ::
@@ -91,42 +66,8 @@ class AsyncClient:
         async with AsyncClient() as client:
             print((await client.validate("icd10cm", "A00.0", date=20261001)).message)
 
-    Parameters and errors are those of ``Client``.
+    Parameters and errors are those of ``Client``. Iterables of items may also be asynchronous.
     """
-
-    def __init__(
-        self,
-        target: str = DEFAULT_TARGET,
-        *,
-        timeout: float = TIMEOUT,
-        batch_timeout: float = BATCH_TIMEOUT,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        client_certificate: Pem | None = None,
-        client_key: Pem | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        token: str | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-        attempts: int = 4,
-        chunk_items: int = CHUNK_ITEMS,
-        chunk_bytes: int = CHUNK_BYTES,
-        in_flight: int = IN_FLIGHT,
-        channel_options: Sequence[tuple[str, Any]] = (),
-    ) -> None:
-        self.target = target
-        self.timeout = timeout
-        self.batch_timeout = batch_timeout
-        credentials = channel_credentials(credentials, tls, root_certificates, client_certificate, client_key)
-        self._credentials = credentials
-        self._metadata = call_metadata(metadata, token, target, credentials is not None)
-        self._chunk_items = max(1, chunk_items)
-        self._chunk_bytes = max(1, chunk_bytes)
-        self._in_flight = max(1, in_flight)
-        self._options = options(attempts, channel_options)
-        self._attempts = attempts
-        # Made by the first call: a channel belongs to the loop that runs when it is made.
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Any] = {}
 
     async def validate(
         self,
@@ -138,22 +79,60 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> terminology_pb2.CodeValidation:
         """As ``Client.validate``."""
-        request = validate_request(system, code, date, release)
-        response: terminology_pb2.ValidateCodeResponse = await self._call("ValidateCode", request, timeout)
-        return response.result
+        return await self._ask(validate_call(system, code, date, release), timeout)
 
     async def validate_many(
         self,
         system: str,
-        codes: Iterable[CodeLike],
+        codes: Iterable[CodeLike] | AsyncIterable[CodeLike],
         *,
         date: Date | None = None,
         release: str | None = None,
         timeout: float | None = None,
     ) -> list[terminology_pb2.CodeValidation]:
         """As ``Client.validate_many``."""
-        chunks = code_chunks(codes, self._chunk_items, self._chunk_bytes, system, release, date)
-        return [result async for result in self._batches(VALIDATION, _each(chunks), timeout)]
+        return [
+            result async for result in self.iter_validations(system, codes, date=date, release=release, timeout=timeout)
+        ]
+
+    def iter_validations(
+        self,
+        system: str,
+        codes: Iterable[CodeLike] | AsyncIterable[CodeLike],
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[terminology_pb2.CodeValidation]:
+        """As ``Client.iter_validations``."""
+        return self._each(validation_job(system, codes, date, release), timeout)
+
+    def iter_validations_dicts(
+        self,
+        system: str,
+        codes: Iterable[CodeLike] | AsyncIterable[CodeLike],
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As ``Client.iter_validations_dicts``."""
+        return self._each(validation_job(system, codes, date, release, DICTS), timeout)
+
+    async def validate_columns(
+        self,
+        system: str,
+        codes: Frame,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """As ``Client.validate_columns``."""
+        job = validation_job(system, codes, date, release, columns_of(VALIDATION, fields))
+        return await self._columns(job, arrays, timeout)
 
     async def lookup(
         self,
@@ -166,9 +145,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> terminology_pb2.LookupResponse:
         """As ``Client.lookup``."""
-        request = lookup_request(system, code, date, release, kind)
-        response: terminology_pb2.LookupResponse = await self._call("Lookup", request, timeout)
-        return response
+        return await self._ask(lookup_call(system, code, date, release, kind), timeout)
 
     async def parent(
         self,
@@ -234,25 +211,19 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> Subsumption:
         """As ``Client.subsumes``."""
-        request = subsumes_request(system, code_a, code_b, date, release)
-        response: terminology_pb2.SubsumesResponse = await self._call("Subsumes", request, timeout)
-        return subsumption(response)
+        return await self._ask(subsumes_call(system, code_a, code_b, date, release), timeout)
 
     async def group_drg(
         self, claim: ClaimLike, *, options: OptionsLike | None = None, timeout: float | None = None
     ) -> grouping_pb2.DrgResult:
         """As ``Client.group_drg``."""
-        request = grouping_pb2.GroupDrgRequest(claim=claim_message(claim), options=options_message(options))
-        response: grouping_pb2.GroupDrgResponse = await self._call("GroupDrg", request, timeout)
-        return response.result
+        return await self._ask(drg_call(claim, options), timeout)
 
     async def explain_drg(
         self, claim: ClaimLike, *, options: OptionsLike | None = None, timeout: float | None = None
     ) -> grouping_pb2.DrgExplanation:
         """As ``Client.explain_drg``."""
-        request = grouping_pb2.ExplainDrgRequest(claim=claim_message(claim), options=options_message(options))
-        response: grouping_pb2.ExplainDrgResponse = await self._call("ExplainDrg", request, timeout)
-        return response.explanation
+        return await self._ask(explain_call(claim, options), timeout)
 
     async def group_drg_many(
         self,
@@ -261,7 +232,7 @@ class AsyncClient:
         options: OptionsLike | None = None,
         timeout: float | None = None,
     ) -> list[grouping_pb2.DrgResult]:
-        """As ``Client.group_drg_many``; also takes an asynchronous iterable."""
+        """As ``Client.group_drg_many``."""
         return [result async for result in self.iter_drg(claims, options=options, timeout=timeout)]
 
     def iter_drg(
@@ -271,8 +242,8 @@ class AsyncClient:
         options: OptionsLike | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[grouping_pb2.DrgResult]:
-        """As ``Client.iter_drg``; also takes an asynchronous iterable."""
-        return self._batches(DRG, self._drg_chunks(claims, options), timeout)
+        """As ``Client.iter_drg``."""
+        return self._each(drg_job(claims, options), timeout)
 
     def stream_drg(
         self,
@@ -281,8 +252,8 @@ class AsyncClient:
         options: OptionsLike | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[grouping_pb2.DrgResult]:
-        """As ``Client.stream_drg``; also takes an asynchronous iterable."""
-        return self._stream(STREAM, self._drg_chunks(claims, options), timeout)
+        """As ``Client.stream_drg``."""
+        return self._stream(drg_job(claims, options), timeout)
 
     def iter_drg_dicts(
         self,
@@ -291,37 +262,68 @@ class AsyncClient:
         options: OptionsLike | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
-        """As ``Client.iter_drg_dicts``; also takes an asynchronous iterable."""
-        return self._batches(DRG_DICTS, self._drg_chunks(claims, options), timeout)
+        """As ``Client.iter_drg_dicts``."""
+        return self._each(drg_job(claims, options, DICTS), timeout)
 
-    def _drg_chunks(
-        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], options: OptionsLike | None
-    ) -> AsyncIterator[Chunk]:
-        wanted = options_message(options)
-        if isinstance(claims, AsyncIterable):
-            return _drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted)
-        return _each(drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
+    async def group_drg_columns(
+        self,
+        claims: Frame,
+        *,
+        options: OptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """As ``Client.group_drg_columns``."""
+        return await self._columns(drg_job(claims, options, columns_of(DRG, fields)), arrays, timeout)
 
     async def score_hcc(
         self, member: MemberLike, *, options: HccOptionsLike | None = None, timeout: float | None = None
     ) -> scoring_pb2.HccResult:
         """As ``Client.score_hcc``."""
-        request = scoring_pb2.ScoreHccRequest(member=member_message(member), options=hcc_options_message(options))
-        response: scoring_pb2.ScoreHccResponse = await self._call("ScoreHcc", request, timeout)
-        return response.result
+        return await self._ask(hcc_call(member, options), timeout)
 
     async def score_hcc_many(
-        self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
+        self,
+        members: Iterable[MemberLike] | AsyncIterable[MemberLike],
+        *,
+        options: HccOptionsLike | None = None,
+        timeout: float | None = None,
     ) -> list[scoring_pb2.HccResult]:
         """As ``Client.score_hcc_many``."""
         return [result async for result in self.iter_hcc(members, options=options, timeout=timeout)]
 
     def iter_hcc(
-        self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
+        self,
+        members: Iterable[MemberLike] | AsyncIterable[MemberLike],
+        *,
+        options: HccOptionsLike | None = None,
+        timeout: float | None = None,
     ) -> AsyncIterator[scoring_pb2.HccResult]:
         """As ``Client.iter_hcc``."""
-        wanted = hcc_options_message(options)
-        return self._batches(HCC, _each(hcc_chunks(members, self._chunk_items, self._chunk_bytes, wanted)), timeout)
+        return self._each(hcc_job(members, options), timeout)
+
+    def iter_hcc_dicts(
+        self,
+        members: Iterable[MemberLike] | AsyncIterable[MemberLike],
+        *,
+        options: HccOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As ``Client.iter_hcc_dicts``."""
+        return self._each(hcc_job(members, options, DICTS), timeout)
+
+    async def score_hcc_columns(
+        self,
+        members: Frame,
+        *,
+        options: HccOptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """As ``Client.score_hcc_columns``."""
+        return await self._columns(hcc_job(members, options, columns_of(HCC, fields)), arrays, timeout)
 
     async def edit_claim(
         self,
@@ -332,9 +334,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> editing_pb2.EditResult:
         """As ``Client.edit_claim``."""
-        request = edit_request(claim, wanted_of(editor_release, options, False))
-        response: grouping_pb2.EditClaimResponse = await self._call("EditClaim", request, timeout)
-        return response.result
+        return await self._ask(edit_call(claim, editor_release, options), timeout)
 
     async def edit_and_group(
         self,
@@ -346,9 +346,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> tuple[editing_pb2.EditResult, grouping_pb2.DrgResult]:
         """As ``Client.edit_and_group``."""
-        request = edit_request(claim, wanted_of(editor_release, options, True, drg_options))
-        response: grouping_pb2.EditClaimResponse = await self._call("EditClaim", request, timeout)
-        return response.result, response.drg_result
+        return await self._ask(edit_and_group_call(claim, editor_release, options, drg_options), timeout)
 
     async def edit_claims_many(
         self,
@@ -358,9 +356,11 @@ class AsyncClient:
         options: EditOptionsLike | None = None,
         timeout: float | None = None,
     ) -> list[editing_pb2.EditResult]:
-        """As ``Client.edit_claims_many``; also takes an asynchronous iterable."""
-        edited = self.iter_edits(claims, editor_release=editor_release, options=options, timeout=timeout)
-        return [result async for result in edited]
+        """As ``Client.edit_claims_many``."""
+        return [
+            result
+            async for result in self.iter_edits(claims, editor_release=editor_release, options=options, timeout=timeout)
+        ]
 
     def iter_edits(
         self,
@@ -370,9 +370,33 @@ class AsyncClient:
         options: EditOptionsLike | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[editing_pb2.EditResult]:
-        """As ``Client.iter_edits``; also takes an asynchronous iterable."""
-        wanted = wanted_of(editor_release, options, False)
-        return self._batches(EDIT, self._edit_chunks(claims, wanted), timeout)
+        """As ``Client.iter_edits``."""
+        return self._each(edit_job(claims, editor_release, options), timeout)
+
+    def iter_edits_dicts(
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As ``Client.iter_edits_dicts``."""
+        return self._each(edit_job(claims, editor_release, options, DICTS), timeout)
+
+    async def edit_claims_columns(
+        self,
+        claims: Frame,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """As ``Client.edit_claims_columns``."""
+        job = edit_job(claims, editor_release, options, columns_of(EDIT, fields))
+        return await self._columns(job, arrays, timeout)
 
     def iter_edit_and_group(
         self,
@@ -383,21 +407,45 @@ class AsyncClient:
         drg_options: OptionsLike | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[tuple[editing_pb2.EditResult, grouping_pb2.DrgResult]]:
-        """As ``Client.iter_edit_and_group``; also takes an asynchronous iterable."""
-        wanted = wanted_of(editor_release, options, True, drg_options)
-        return self._batches(EDIT_AND_GROUP, self._edit_chunks(claims, wanted), timeout)
+        """As ``Client.iter_edit_and_group``."""
+        return self._each(edit_and_group_job(claims, editor_release, options, drg_options), timeout)
+
+    def iter_edit_and_group_dicts(
+        self,
+        claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """As ``Client.iter_edit_and_group_dicts``."""
+        return self._each(edit_and_group_job(claims, editor_release, options, drg_options, DICTS), timeout)
+
+    async def edit_and_group_columns(
+        self,
+        claims: Frame,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """As ``Client.edit_and_group_columns``."""
+        form = columns_of(EDIT_AND_GROUP, fields)
+        return await self._columns(
+            edit_and_group_job(claims, editor_release, options, drg_options, form), arrays, timeout
+        )
 
     async def edits(self, *, timeout: float | None = None) -> list[editing_pb2.EditInfo]:
         """As ``Client.edits``."""
-        request = grouping_pb2.ListEditsRequest()
-        response: grouping_pb2.ListEditsResponse = await self._call("ListEdits", request, timeout)
-        return list(response.edits)
+        return await self._ask(edits_call(), timeout)
 
     async def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """As ``Client.releases``."""
-        request = catalog_pb2.ListReleasesRequest(system=system or "")
-        response: catalog_pb2.ListReleasesResponse = await self._call("ListReleases", request, timeout)
-        return list(response.releases)
+        return await self._ask(releases_call(system), timeout)
 
     async def release(
         self,
@@ -408,25 +456,23 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> catalog_pb2.Release:
         """As ``Client.release``."""
-        request = catalog_pb2.GetReleaseRequest(system=system, release=release or "", date=date_number(date))
-        response: catalog_pb2.GetReleaseResponse = await self._call("GetRelease", request, timeout)
-        return response.release
+        return await self._ask(release_call(system, release, date), timeout)
 
     async def wait_until_ready(self, timeout: float = 30.0) -> None:
         """As ``Client.wait_until_ready``."""
-        channel = self._open()
+        self._open()
         try:
-            await asyncio.wait_for(channel.channel_ready(), timeout)
+            async with asyncio.timeout(timeout):
+                for channel in self._channels:
+                    await channel.channel_ready()
         except TimeoutError:
-            raise ServiceUnavailableError(
-                f"no server could be reached at {self.target} within {timeout:g} s. Is it running there "
-                "(`codeset-engine serve`), and is the address right?"
-            ) from None
+            raise self._unreachable(timeout) from None
 
     async def close(self) -> None:
-        """Close the connection. Calls under way are cancelled."""
-        channel, self._channel, self._methods = self._channel, None, {}
-        if channel is not None:
+        """Close all connections. Calls under way are cancelled."""
+        channels = self._channels
+        self._start()
+        for channel in channels:
             await channel.close()
 
     async def __aenter__(self) -> Self:
@@ -437,36 +483,33 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    def _open(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            self._channel = channel = (
+    _channels: list[grpc.aio.Channel]
+    _turns: Iterator[dict[str, Any]]
+
+    def _start(self) -> None:
+        # Made by the first call: a channel belongs to the loop that runs when it is made.
+        self._channels = []
+        self._turns = iter(())
+
+    def _open(self) -> dict[str, Any]:
+        """Return the methods of the connection whose turn it is."""
+        if not self._channels:
+            self._channels = [
                 grpc.aio.insecure_channel(self.target, self._options)
                 if self._credentials is None
                 else grpc.aio.secure_channel(self.target, self._credentials, self._options)
-            )
-            for service in SERVICES:
-                for method in methods(service):
-                    kind = channel.stream_stream if method.streaming else channel.unary_unary
-                    raw = method.streaming or is_batch(method.name)
-                    self._methods[method.name] = kind(
-                        method.path,
-                        request_serializer=serialized,
-                        response_deserializer=None if raw else method.response.FromString,
-                    )
-        return self._channel
+                for _ in range(self._connections)
+            ]
+            self._turns = method_turns(self._channels)
+        return next(self._turns)
 
-    def _edit_chunks(
-        self, claims: Iterable[ClaimLike] | AsyncIterable[ClaimLike], wanted: Wanted
-    ) -> AsyncIterator[Chunk]:
-        if isinstance(claims, AsyncIterable):
-            return edit_chunks_async(claims, self._chunk_items, self._chunk_bytes, wanted)
-        return _each(edit_chunks(claims, self._chunk_items, self._chunk_bytes, wanted))
+    async def _ask(self, call: Call[R], timeout: float | None) -> R:
+        return call.answer(await self._call(call.method, call.request, timeout))
 
     async def _call(self, name: str, request: Any, timeout: float | None) -> Any:
-        self._open()
         metadata = self._metadata()
         try:
-            return await self._methods[name](request, timeout=timeout or self.timeout, metadata=metadata)
+            return await self._open()[name](request, timeout=timeout or self.timeout, metadata=metadata)
         except grpc.aio.AioRpcError as failed:
             raise error_of(failed, self.target, name, metadata) from None
 
@@ -489,33 +532,41 @@ class AsyncClient:
                 return concepts
             request.page_token = response.next_page_token
 
-    async def _batches(self, batch: Batch, chunks: AsyncIterator[Chunk], timeout: float | None) -> AsyncIterator[Any]:
+    async def _each(self, job: Job, timeout: float | None) -> AsyncIterator[Any]:
+        async with contextlib.aclosing(self._batches(job, timeout)) as batches:
+            async for answers in batches:
+                for answer in answers:
+                    yield answer
+
+    async def _columns(self, job: Job, arrays: bool, timeout: float | None) -> dict[str, Any]:
+        form: Columns = job.form
+        return form.wanted.named(form.joined([answers async for answers in self._batches(job, timeout)]), arrays)
+
+    async def _batches(self, job: Job, timeout: float | None) -> AsyncGenerator[Any, None]:
         timeout = timeout or self.batch_timeout
-        waiting: deque[asyncio.Task[Sequence[Any]]] = deque()
+        waiting: deque[asyncio.Task[Any]] = deque()
         try:
-            async for chunk in chunks:
-                waiting.append(asyncio.create_task(self._send(batch, chunk, timeout)))
+            async for chunk in job.chunks_async(self._limits):
+                waiting.append(asyncio.create_task(self._send(job, chunk, timeout)))
                 # Lets the request leave before the next one is encoded.
                 await asyncio.sleep(0)
                 if len(waiting) >= self._in_flight:
-                    for result in await waiting.popleft():
-                        yield result
+                    yield await waiting.popleft()
             while waiting:
-                for result in await waiting.popleft():
-                    yield result
+                yield await waiting.popleft()
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _stream(self, batch: Batch, chunks: AsyncIterator[Chunk], timeout: float | None) -> AsyncIterator[Any]:
+    async def _stream(self, job: Job, timeout: float | None) -> AsyncIterator[Any]:
+        chunks = job.chunks_async(self._limits)
         unanswered: deque[Chunk] = deque()
         more = True
         failures = 0
         while more or unanswered:
-            self._open()
             metadata = self._metadata()
-            call = self._methods[batch.method](timeout=timeout, metadata=metadata)
+            call = self._open()[STREAM](timeout=timeout, metadata=metadata)
             outbox: asyncio.Queue[Any] = asyncio.Queue()
             # After a failure one at a time: what a write finds wrong hides what the server said was wrong.
             held = list(unanswered)[1:] if failures else []
@@ -536,23 +587,23 @@ class AsyncClient:
                         break
                     response = await call.read()
                     if response is grpc.aio.EOF:
-                        raise RpcFailedError(f"{batch.method}: {self.target} ended the stream before its answers.")
+                        raise RpcFailedError(f"{STREAM}: {self.target} ended the stream before its answers.")
                     failures = 0
                     for chunk in held:
                         outbox.put_nowait(chunk.request)
                     held = []
-                    for result in merged(batch, unanswered.popleft(), results(batch, response)):
+                    for result in job.answers(unanswered.popleft(), response):
                         yield result
                 continue
             except grpc.aio.AioRpcError as failed:
-                error = error_of(failed, self.target, batch.method, metadata)
+                error = error_of(failed, self.target, STREAM, metadata)
                 broken = failed.details() == _BROKEN
             finally:
                 sending.cancel()
                 call.cancel()
             if isinstance(error, BatchTooLargeError | MessageTooLargeError) and unanswered:
                 # The server takes less at once than we sent: this one goes in pieces.
-                for result in await self._in_parts(DRG, unanswered.popleft(), error, self.batch_timeout):
+                for result in await self._in_parts(job, unanswered.popleft(), error, self.batch_timeout):
                     yield result
             elif (broken or isinstance(error, ServiceUnavailableError)) and failures + 1 < self._attempts:
                 await asyncio.sleep(0.1 * 2**failures)
@@ -560,23 +611,23 @@ class AsyncClient:
             else:
                 raise error
 
-    async def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Sequence[Any]:
-        self._open()
+    async def _send(self, job: Job, chunk: Chunk, timeout: float) -> Any:
+        method = self._open()[job.batch.method]
         try:
-            response = await self._methods[batch.method](chunk.request, timeout=timeout, metadata=self._metadata())
-            return merged(batch, chunk, results(batch, response))
+            return job.answers(chunk, await method(chunk.request, timeout=timeout, metadata=self._metadata()))
         except grpc.aio.AioRpcError as failed:
-            error = error_of(failed, self.target, batch.method)
+            error = error_of(failed, self.target, job.batch.method)
         if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
             raise error
-        return await self._in_parts(batch, chunk, error, timeout)
+        return await self._in_parts(job, chunk, error, timeout)
 
-    async def _in_parts(self, batch: Batch, chunk: Chunk, error: CodesetError, timeout: float) -> Sequence[Any]:
+    async def _in_parts(self, job: Job, chunk: Chunk, error: CodesetError, timeout: float) -> Any:
         """Send again, in pieces, what the server found too large."""
-        parts = halves(batch, chunk, error)
+        parts = job.halves(chunk, error)
         if parts is None:
-            return merged(batch, chunk, refused(batch, chunk, error))
-        return merged(batch, chunk, [result for part in parts for result in await self._send(batch, part, timeout)])
+            return job.refused(chunk, error)
+        answered = [await self._send(job, part, timeout) for part in parts]
+        return job.merged(chunk, job.form.joined(answered))
 
 
 async def _send_all(call: Any, outbox: asyncio.Queue[Any]) -> None:
@@ -584,23 +635,3 @@ async def _send_all(call: Any, outbox: asyncio.Queue[Any]) -> None:
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         while True:
             await call.write(await outbox.get())
-
-
-async def _each(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
-    for chunk in chunks:
-        yield chunk
-
-
-async def _drg_chunks(
-    claims: AsyncIterable[ClaimLike], items: int, size: int, wanted: grouping_pb2.DrgOptions | None
-) -> AsyncIterator[Chunk]:
-    """Collect claims as they come until a request is full, then cut as ``drg_chunks`` does."""
-    pending: list[ClaimLike] = []
-    async for claim in claims:
-        pending.append(claim)
-        if len(pending) >= items:
-            for chunk in drg_chunks(pending, items, size, wanted):
-                yield chunk
-            pending = []
-    for chunk in drg_chunks(pending, items, size, wanted):
-        yield chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
@@ -19,58 +19,42 @@ from ..errors import (
     RpcFailedError,
     ServiceUnavailableError,
 )
-from ..rpc import SERVICES, Method, methods
-from ._channel import (
-    BATCH_TIMEOUT,
-    CHUNK_BYTES,
-    CHUNK_ITEMS,
-    DEFAULT_TARGET,
-    IN_FLIGHT,
-    TIMEOUT,
-    Pem,
-    call_metadata,
-    channel_credentials,
-    options,
-)
-from ._editing import EDIT, EDIT_AND_GROUP, EditOptionsLike, edit_chunks, edit_request, wanted_of
+from ._base import STREAM, BaseClient, method_turns
+from ._batches import DRG, EDIT, EDIT_AND_GROUP, HCC, VALIDATION, Chunk, Columns, Job
+from ._columns import Frame
+from ._editing import EditOptionsLike
 from ._errors import error_of
-from ._messages import (
-    Chunk,
-    ClaimLike,
-    CodeLike,
-    Date,
-    OptionsLike,
-    claim_message,
-    code_chunks,
-    date_number,
-    drg_chunks,
-    options_message,
-)
+from ._messages import ClaimLike, CodeLike, Date, MemberLike, OptionsLike
 from ._requests import (
-    DRG,
-    DRG_DICTS,
-    STREAM,
-    VALIDATION,
-    Batch,
+    DICTS,
+    Call,
+    R,
     Subsumption,
+    columns_of,
+    drg_call,
+    drg_job,
+    edit_and_group_call,
+    edit_and_group_job,
+    edit_call,
+    edit_job,
+    edits_call,
     expand_request,
-    halves,
-    is_batch,
-    lookup_request,
-    merged,
-    refused,
-    results,
-    serialized,
-    subsumes_request,
-    subsumption,
-    validate_request,
+    explain_call,
+    hcc_call,
+    hcc_job,
+    lookup_call,
+    release_call,
+    releases_call,
+    subsumes_call,
+    validate_call,
+    validation_job,
 )
-from ._scoring import HCC, HccOptionsLike, MemberLike, hcc_chunks, hcc_options_message, member_message
+from ._scoring import HccOptionsLike
 
 __all__ = ["Client"]
 
 
-class Client:
+class Client(BaseClient):
     """A connection to a codeset-engine server, for blocking code. Safe to share between threads.
 
     ::
@@ -84,51 +68,15 @@ class Client:
     PEM, a file's name or bytes. ``credentials``: gRPC's own, in their place. ``token``: bearer token, refused without
     TLS unless the target is this machine. ``metadata``: sent with every call, beside an ``x-request-id`` that is made
     for each unless it has one. ``attempts``: times a call is tried while the server is UNAVAILABLE, 1 to 5; nothing
-    else is retried. ``chunk_items`` and ``chunk_bytes``: largest request of a batch. ``in_flight``:
-    requests of a batch under way at once. ``channel_options``: further gRPC channel options.
+    else is retried. ``connections``: how many to ``target``, 1 by default; calls and the requests of a batch take turns
+    over them. A connection belongs to one worker of a server, and the system deals them out by chance, so ask for a few
+    times as many as there are workers. ``chunk_items`` and ``chunk_bytes``: largest request of a batch. ``in_flight``:
+    requests of a batch under way at once; None for one more than there are connections. ``channel_options``: further
+    gRPC channel options.
 
     Calls raise the errors of ``engine.errors``: those of the server, and ServiceUnavailableError,
     DeadlineExceededError and RpcFailedError. No connection is made before the first call.
     """
-
-    def __init__(
-        self,
-        target: str = DEFAULT_TARGET,
-        *,
-        timeout: float = TIMEOUT,
-        batch_timeout: float = BATCH_TIMEOUT,
-        tls: bool = False,
-        root_certificates: Pem | None = None,
-        client_certificate: Pem | None = None,
-        client_key: Pem | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        token: str | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-        attempts: int = 4,
-        chunk_items: int = CHUNK_ITEMS,
-        chunk_bytes: int = CHUNK_BYTES,
-        in_flight: int = IN_FLIGHT,
-        channel_options: Sequence[tuple[str, Any]] = (),
-    ) -> None:
-        self.target = target
-        self.timeout = timeout
-        self.batch_timeout = batch_timeout
-        credentials = channel_credentials(credentials, tls, root_certificates, client_certificate, client_key)
-        self._metadata = call_metadata(metadata, token, target, credentials is not None)
-        self._chunk_items = max(1, chunk_items)
-        self._chunk_bytes = max(1, chunk_bytes)
-        self._in_flight = max(1, in_flight)
-        self._attempts = attempts
-        opts = options(attempts, channel_options)
-        self._channel = (
-            grpc.insecure_channel(target, opts)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, opts)
-        )
-        self._methods: dict[str, Any] = {}
-        for service in SERVICES:
-            for method in methods(service):
-                self._methods[method.name] = self._multicallable(method)
 
     def validate(
         self,
@@ -144,9 +92,7 @@ class Client:
         ``system``: short id or canonical URI. ``date``: None for the first day of ``release``, or the
         server's current day.
         """
-        request = validate_request(system, code, date, release)
-        response: terminology_pb2.ValidateCodeResponse = self._call("ValidateCode", request, timeout)
-        return response.result
+        return self._ask(validate_call(system, code, date, release), timeout)
 
     def validate_many(
         self,
@@ -162,8 +108,50 @@ class Client:
         Each of ``codes`` is a text, or a mapping or message with a ``system``, ``release`` or ``date``
         of its own. ``timeout`` is for each request that the batch is cut into.
         """
-        chunks = code_chunks(codes, self._chunk_items, self._chunk_bytes, system, release, date)
-        return list(self._batches(VALIDATION, chunks, timeout))
+        return list(self.iter_validations(system, codes, date=date, release=release, timeout=timeout))
+
+    def iter_validations(
+        self,
+        system: str,
+        codes: Iterable[CodeLike],
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[terminology_pb2.CodeValidation]:
+        """As ``validate_many`` for any number of codes, yielding one result a code, in order, as they come."""
+        return self._each(validation_job(system, codes, date, release), timeout)
+
+    def iter_validations_dicts(
+        self,
+        system: str,
+        codes: Iterable[CodeLike],
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """As ``iter_validations``, with results as dicts: what ``to_dict`` makes of them, but much faster."""
+        return self._each(validation_job(system, codes, date, release, DICTS), timeout)
+
+    def validate_columns(
+        self,
+        system: str,
+        codes: Frame,
+        *,
+        date: Date | None = None,
+        release: str | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Validate a column of codes, or a table with the columns of ``CodeToValidate``; see ``group_drg_columns``.
+
+        ``fields``: names within ``CodeValidation``; None for code, release, date, status, valid, billable and
+        error.code.
+        """
+        job = validation_job(system, codes, date, release, columns_of(VALIDATION, fields))
+        return self._columns(job, arrays, timeout)
 
     def lookup(
         self,
@@ -180,9 +168,7 @@ class Client:
         ``kind``: its level where one code has several ("block"). Raises UnknownCodeError if the release
         does not have it.
         """
-        request = lookup_request(system, code, date, release, kind)
-        response: terminology_pb2.LookupResponse = self._call("Lookup", request, timeout)
-        return response
+        return self._ask(lookup_call(system, code, date, release, kind), timeout)
 
     def parent(
         self,
@@ -251,9 +237,7 @@ class Client:
         timeout: float | None = None,
     ) -> Subsumption:
         """Say how ``code_a`` stands to ``code_b``: SUBSUMES if it contains it."""
-        request = subsumes_request(system, code_a, code_b, date, release)
-        response: terminology_pb2.SubsumesResponse = self._call("Subsumes", request, timeout)
-        return subsumption(response)
+        return self._ask(subsumes_call(system, code_a, code_b, date, release), timeout)
 
     def group_drg(
         self, claim: ClaimLike, *, options: OptionsLike | None = None, timeout: float | None = None
@@ -263,9 +247,7 @@ class Client:
         ``options``: tie breaker, affect flags and level of detail; None for the defaults of CMS and all
         detail. Raises what is wrong with a claim that cannot be given to the grouper.
         """
-        request = grouping_pb2.GroupDrgRequest(claim=claim_message(claim), options=options_message(options))
-        response: grouping_pb2.GroupDrgResponse = self._call("GroupDrg", request, timeout)
-        return response.result
+        return self._ask(drg_call(claim, options), timeout)
 
     def explain_drg(
         self, claim: ClaimLike, *, options: OptionsLike | None = None, timeout: float | None = None
@@ -275,9 +257,7 @@ class Client:
         ``options`` are as in ``group_drg``; the level of detail is not used. Raises what is wrong with a claim that
         cannot be given to the grouper.
         """
-        request = grouping_pb2.ExplainDrgRequest(claim=claim_message(claim), options=options_message(options))
-        response: grouping_pb2.ExplainDrgResponse = self._call("ExplainDrg", request, timeout)
-        return response.explanation
+        return self._ask(explain_call(claim, options), timeout)
 
     def group_drg_many(
         self, claims: Iterable[ClaimLike], *, options: OptionsLike | None = None, timeout: float | None = None
@@ -297,8 +277,7 @@ class Client:
         ``options`` are for all claims: ``{"detail": "DRG"}`` is faster where findings on each code are
         not needed. What is wrong with the options raises.
         """
-        wanted = options_message(options)
-        return self._batches(DRG, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+        return self._each(drg_job(claims, options), timeout)
 
     def stream_drg(
         self, claims: Iterable[ClaimLike], *, options: OptionsLike | None = None, timeout: float | None = None
@@ -310,8 +289,7 @@ class Client:
         stream is opened again, and what has no answer is sent again. ``timeout``: seconds for each stream, None for no
         limit.
         """
-        wanted = options_message(options)
-        return self._stream(STREAM, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+        return self._stream(drg_job(claims, options), timeout)
 
     def iter_drg_dicts(
         self, claims: Iterable[ClaimLike], *, options: OptionsLike | None = None, timeout: float | None = None
@@ -319,8 +297,41 @@ class Client:
         """As ``iter_drg``, with results as dicts in the shape of their proto3 JSON: what ``to_dict`` makes of them, but
         a hundred times as fast where the package is compiled.
         """
-        wanted = options_message(options)
-        return self._batches(DRG_DICTS, drg_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+        return self._each(drg_job(claims, options, DICTS), timeout)
+
+    def group_drg_columns(
+        self,
+        claims: Frame,
+        *,
+        options: OptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Group a table of claims; return columns with one value a claim, in order.
+
+        ``claims``: columns of equal length by the names of ``InpatientClaim``: a mapping, or a table of Arrow, pandas
+        or Polars. A column is an array of NumPy or Arrow, a Series, or a list. None for a whole column counts as
+        absent, and so do in a cell None, NaN and what else stands for nothing. Days may be dates, and whole numbers
+        floats. In ``diagnoses`` and ``procedures`` a claim has a list of codes; the column is a sequence of lists, an
+        array of two dimensions with empty cells at the end of rows, an Arrow array of lists, or a pair ``(values,
+        offsets)``: the codes of all claims, and n + 1 ascending numbers, where those of each claim begin and the last
+        end.
+
+        ``fields``: names within ``DrgResult`` with dots in between, down to a field that is no message: "claim_id",
+        "final_grouping.drg", "diagnoses.code", "error.message". None for claim_id, version, hac_status, error.code, and
+        mdc, drg, severity, return_code and weight.relative_weight of the final grouping. Cells are as in
+        ``iter_drg_dicts``: enumerations by name, None where a claim has none, below a list of messages a list.
+
+        ``arrays``: False for lists; True for arrays of NumPy: numbers and bool masked where there is none (int32, bool,
+        float64), all else as objects.
+
+        A claim with a bad cell has ``error`` set in its result, as in ``iter_drg``; its other cells are None. What is
+        wrong with the columns as such, a name that is no field or another number of rows, raises InvalidFieldError
+        before anything is sent, and so does a name in ``fields`` that answers do not have. ``timeout`` is for each
+        request that the table is cut into.
+        """
+        return self._columns(drg_job(claims, options, columns_of(DRG, fields)), arrays, timeout)
 
     def score_hcc(
         self, member: MemberLike, *, options: HccOptionsLike | None = None, timeout: float | None = None
@@ -330,9 +341,7 @@ class Client:
         ``options``: level of detail, payment factors, blend; None for scores with the factors of the year. Raises what
         is wrong with a member that cannot be scored.
         """
-        request = scoring_pb2.ScoreHccRequest(member=member_message(member), options=hcc_options_message(options))
-        response: scoring_pb2.ScoreHccResponse = self._call("ScoreHcc", request, timeout)
-        return response.result
+        return self._ask(hcc_call(member, options), timeout)
 
     def score_hcc_many(
         self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
@@ -349,8 +358,29 @@ class Client:
         iterable as they are needed. ``timeout`` is for each request that the batch is cut into. What is wrong with the
         options raises.
         """
-        wanted = hcc_options_message(options)
-        return self._batches(HCC, hcc_chunks(members, self._chunk_items, self._chunk_bytes, wanted), timeout)
+        return self._each(hcc_job(members, options), timeout)
+
+    def iter_hcc_dicts(
+        self, members: Iterable[MemberLike], *, options: HccOptionsLike | None = None, timeout: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """As ``iter_hcc``, with results as dicts: what ``to_dict`` makes of them, but much faster."""
+        return self._each(hcc_job(members, options, DICTS), timeout)
+
+    def score_hcc_columns(
+        self,
+        members: Frame,
+        *,
+        options: HccOptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Score a table of members with the columns of ``RiskMember``; see ``group_drg_columns``.
+
+        ``fields``: names within ``HccResult``; None for member_id, model, payment_year, release, hccs, segment,
+        scores.segment, scores.raw, scores.payment and error.code. Those of scores are lists, one value a segment.
+        """
+        return self._columns(hcc_job(members, options, columns_of(HCC, fields)), arrays, timeout)
 
     def edit_claim(
         self,
@@ -365,9 +395,7 @@ class Client:
         ``editor_release``: "43.1"; None for the newest the server has. ``options``: edits that are not to be raised.
         Raises what is wrong with a claim that cannot be edited.
         """
-        request = edit_request(claim, wanted_of(editor_release, options, False))
-        response: grouping_pb2.EditClaimResponse = self._call("EditClaim", request, timeout)
-        return response.result
+        return self._ask(edit_call(claim, editor_release, options), timeout)
 
     def edit_and_group(
         self,
@@ -383,9 +411,7 @@ class Client:
         Raises what is wrong with a claim that cannot be edited. One that cannot be grouped has ``error`` set in its DRG
         result.
         """
-        request = edit_request(claim, wanted_of(editor_release, options, True, drg_options))
-        response: grouping_pb2.EditClaimResponse = self._call("EditClaim", request, timeout)
-        return response.result, response.drg_result
+        return self._ask(edit_and_group_call(claim, editor_release, options, drg_options), timeout)
 
     def edit_claims_many(
         self,
@@ -412,8 +438,36 @@ class Client:
         iterable as they are needed. ``timeout`` is for each request that the batch is cut into. What is wrong with the
         release or the options raises.
         """
-        wanted = wanted_of(editor_release, options, False)
-        return self._batches(EDIT, edit_chunks(claims, self._chunk_items, self._chunk_bytes, wanted), timeout)
+        return self._each(edit_job(claims, editor_release, options), timeout)
+
+    def iter_edits_dicts(
+        self,
+        claims: Iterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """As ``iter_edits``, with results as dicts: what ``to_dict`` makes of them, but much faster."""
+        return self._each(edit_job(claims, editor_release, options, DICTS), timeout)
+
+    def edit_claims_columns(
+        self,
+        claims: Frame,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Edit a table of claims; see ``group_drg_columns``.
+
+        ``fields``: names within ``EditResult``; None for claim_id, editor_release, edit_type, edits.edit, edits.count
+        and error.code. Those of edits are lists, one value an edit.
+        """
+        job = edit_job(claims, editor_release, options, columns_of(EDIT, fields))
+        return self._columns(job, arrays, timeout)
 
     def iter_edit_and_group(
         self,
@@ -428,20 +482,46 @@ class Client:
 
         Each of a pair has its own ``error``; otherwise as ``iter_edits`` and ``iter_drg``.
         """
-        wanted = wanted_of(editor_release, options, True, drg_options)
-        chunks = edit_chunks(claims, self._chunk_items, self._chunk_bytes, wanted)
-        return self._batches(EDIT_AND_GROUP, chunks, timeout)
+        return self._each(edit_and_group_job(claims, editor_release, options, drg_options), timeout)
+
+    def iter_edit_and_group_dicts(
+        self,
+        claims: Iterable[ClaimLike],
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """As ``iter_edit_and_group``, with results as dicts: what ``to_dict`` makes of them, but much faster."""
+        return self._each(edit_and_group_job(claims, editor_release, options, drg_options, DICTS), timeout)
+
+    def edit_and_group_columns(
+        self,
+        claims: Frame,
+        *,
+        editor_release: str | None = None,
+        options: EditOptionsLike | None = None,
+        drg_options: OptionsLike | None = None,
+        fields: Iterable[str] | None = None,
+        arrays: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Edit and group a table of claims in one pass; see ``group_drg_columns``.
+
+        ``fields``: names as for ``edit_claims_columns`` behind "result." and as for ``group_drg_columns`` behind
+        "drg_result.", as ``EditClaimResponse`` has them; None for the defaults of both.
+        """
+        job = edit_and_group_job(claims, editor_release, options, drg_options, columns_of(EDIT_AND_GROUP, fields))
+        return self._columns(job, arrays, timeout)
 
     def edits(self, *, timeout: float | None = None) -> list[editing_pb2.EditInfo]:
         """Return what there is to know of every edit: its title, meaning, what to do, and payment type."""
-        response: grouping_pb2.ListEditsResponse = self._call("ListEdits", grouping_pb2.ListEditsRequest(), timeout)
-        return list(response.edits)
+        return self._ask(edits_call(), timeout)
 
     def releases(self, system: str | None = None, *, timeout: float | None = None) -> list[catalog_pb2.Release]:
         """Return the releases the server has, of one system or of all."""
-        request = catalog_pb2.ListReleasesRequest(system=system or "")
-        response: catalog_pb2.ListReleasesResponse = self._call("ListReleases", request, timeout)
-        return list(response.releases)
+        return self._ask(releases_call(system), timeout)
 
     def release(
         self,
@@ -452,23 +532,21 @@ class Client:
         timeout: float | None = None,
     ) -> catalog_pb2.Release:
         """Return one release, by name or by a day it covers."""
-        request = catalog_pb2.GetReleaseRequest(system=system, release=release or "", date=date_number(date))
-        response: catalog_pb2.GetReleaseResponse = self._call("GetRelease", request, timeout)
-        return response.release
+        return self._ask(release_call(system, release, date), timeout)
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:
         """Wait until the server can be reached. Raises ServiceUnavailableError after ``timeout`` seconds."""
+        end = time.monotonic() + timeout
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=timeout)
+            for channel in self._channels:
+                grpc.channel_ready_future(channel).result(timeout=max(0.0, end - time.monotonic()))
         except grpc.FutureTimeoutError:
-            raise ServiceUnavailableError(
-                f"no server could be reached at {self.target} within {timeout:g} s. Is it running there "
-                "(`codeset-engine serve`), and is the address right?"
-            ) from None
+            raise self._unreachable(timeout) from None
 
     def close(self) -> None:
-        """Close the connection. Calls under way are cancelled."""
-        self._channel.close()
+        """Close all connections. Calls under way are cancelled."""
+        for channel in self._channels:
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -478,19 +556,22 @@ class Client:
     ) -> None:
         self.close()
 
-    def _multicallable(self, method: Method) -> Any:
-        if method.streaming:
-            return self._channel.stream_stream(method.path, request_serializer=serialized, response_deserializer=None)
-        return self._channel.unary_unary(
-            method.path,
-            request_serializer=serialized,
-            response_deserializer=None if is_batch(method.name) else method.response.FromString,
-        )
+    def _start(self) -> None:
+        self._channels = [
+            grpc.insecure_channel(self.target, self._options)
+            if self._credentials is None
+            else grpc.secure_channel(self.target, self._credentials, self._options)
+            for _ in range(self._connections)
+        ]
+        self._turns = method_turns(self._channels)
+
+    def _ask(self, call: Call[R], timeout: float | None) -> R:
+        return call.answer(self._call(call.method, call.request, timeout))
 
     def _call(self, name: str, request: Any, timeout: float | None) -> Any:
         metadata = self._metadata()
         try:
-            return self._methods[name](request, timeout=timeout or self.timeout, metadata=metadata)
+            return next(self._turns)[name](request, timeout=timeout or self.timeout, metadata=metadata)
         except grpc.RpcError as failed:
             raise error_of(failed, self.target, name, metadata) from None
 
@@ -513,21 +594,30 @@ class Client:
                 return concepts
             request.page_token = response.next_page_token
 
-    def _batches(self, batch: Batch, chunks: Iterator[Chunk], timeout: float | None) -> Iterator[Any]:
+    def _each(self, job: Job, timeout: float | None) -> Iterator[Any]:
+        for answers in self._batches(job, timeout):
+            yield from answers
+
+    def _columns(self, job: Job, arrays: bool, timeout: float | None) -> dict[str, Any]:
+        form: Columns = job.form
+        return form.wanted.named(form.joined(list(self._batches(job, timeout))), arrays)
+
+    def _batches(self, job: Job, timeout: float | None) -> Iterator[Any]:
         timeout = timeout or self.batch_timeout
         waiting: deque[tuple[Chunk, Any]] = deque()
         try:
-            for chunk in chunks:
-                waiting.append((chunk, self._send(batch, chunk, timeout)))
+            for chunk in job.chunks(self._limits):
+                waiting.append((chunk, self._send(job, chunk, timeout)))
                 if len(waiting) >= self._in_flight:
-                    yield from self._finished(batch, *waiting.popleft(), timeout)
+                    yield self._finished(job, *waiting.popleft(), timeout)
             while waiting:
-                yield from self._finished(batch, *waiting.popleft(), timeout)
+                yield self._finished(job, *waiting.popleft(), timeout)
         finally:
             for _, future in waiting:
                 future.cancel()
 
-    def _stream(self, batch: Batch, chunks: Iterator[Chunk], timeout: float | None) -> Iterator[Any]:
+    def _stream(self, job: Job, timeout: float | None) -> Iterator[Any]:
+        chunks = job.chunks(self._limits)
         unanswered: deque[Chunk] = deque()
         more = True
         failures = 0
@@ -536,7 +626,7 @@ class Client:
             outbox: SimpleQueue[Any] = SimpleQueue()
             for chunk in unanswered:
                 outbox.put(chunk.request)
-            call = self._methods[batch.method](iter(outbox.get, None), timeout=timeout, metadata=metadata)
+            call = next(self._turns)[STREAM](iter(outbox.get, None), timeout=timeout, metadata=metadata)
             try:
                 while more or unanswered:
                     while more and len(unanswered) < self._in_flight:
@@ -550,43 +640,42 @@ class Client:
                         break
                     response = next(call, None)
                     if response is None:
-                        raise RpcFailedError(f"{batch.method}: {self.target} ended the stream before its answers.")
+                        raise RpcFailedError(f"{STREAM}: {self.target} ended the stream before its answers.")
                     failures = 0
-                    yield from merged(batch, unanswered.popleft(), results(batch, response))
+                    yield from job.answers(unanswered.popleft(), response)
                 continue
             except grpc.RpcError as failed:
-                error = error_of(failed, self.target, batch.method, metadata)
+                error = error_of(failed, self.target, STREAM, metadata)
             finally:
                 # The thread of gRPC that sends waits for it.
                 outbox.put(None)
                 call.cancel()
             if isinstance(error, BatchTooLargeError | MessageTooLargeError) and unanswered:
                 # The server takes less at once than we sent: this one goes in pieces.
-                yield from self._in_parts(DRG, unanswered.popleft(), error, self.batch_timeout)
+                yield from self._in_parts(job, unanswered.popleft(), error, self.batch_timeout)
             elif isinstance(error, ServiceUnavailableError) and failures + 1 < self._attempts:
                 time.sleep(0.1 * 2**failures)
                 failures += 1
             else:
                 raise error
 
-    def _finished(self, batch: Batch, chunk: Chunk, future: Any, timeout: float) -> Sequence[Any]:
+    def _send(self, job: Job, chunk: Chunk, timeout: float) -> Any:
+        method = next(self._turns)[job.batch.method]
+        return method.future(chunk.request, timeout=timeout, metadata=self._metadata())
+
+    def _finished(self, job: Job, chunk: Chunk, future: Any, timeout: float) -> Any:
         try:
-            return merged(batch, chunk, results(batch, future.result()))
+            return job.answers(chunk, future.result())
         except grpc.RpcError as failed:
-            error = error_of(failed, self.target, batch.method)
+            error = error_of(failed, self.target, job.batch.method)
         if not isinstance(error, BatchTooLargeError | MessageTooLargeError):
             raise error
-        return self._in_parts(batch, chunk, error, timeout)
+        return self._in_parts(job, chunk, error, timeout)
 
-    def _in_parts(self, batch: Batch, chunk: Chunk, error: CodesetError, timeout: float) -> Sequence[Any]:
+    def _in_parts(self, job: Job, chunk: Chunk, error: CodesetError, timeout: float) -> Any:
         """Send again, in pieces, what the server found too large."""
-        parts = halves(batch, chunk, error)
+        parts = job.halves(chunk, error)
         if parts is None:
-            return merged(batch, chunk, refused(batch, chunk, error))
-        answered: list[Any] = []
-        for part in parts:
-            answered += self._finished(batch, part, self._send(batch, part, timeout), timeout)
-        return merged(batch, chunk, answered)
-
-    def _send(self, batch: Batch, chunk: Chunk, timeout: float) -> Any:
-        return self._methods[batch.method].future(chunk.request, timeout=timeout, metadata=self._metadata())
+            return job.refused(chunk, error)
+        answered = [self._finished(job, part, self._send(job, part, timeout), timeout) for part in parts]
+        return job.merged(chunk, job.form.joined(answered))

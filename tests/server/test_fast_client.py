@@ -7,12 +7,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
 import pytest
 import wire_shapes as shapes
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +21,9 @@ from server_harness import ROOT, running
 import engine.drg
 from engine import errors
 from engine._pb.codeset.v1 import catalog_pb2, grouping_pb2, terminology_pb2
-from engine.client import AsyncClient, Client, _fast, _messages, to_dict
+from engine.client import AsyncClient, Client, _compiled, _fast, to_dict
+from engine.client._batches import DRG, Chunk, Job, Limits, Rows
+from engine.client._requests import DICTS, drg_job
 
 Result = grouping_pb2.DrgResult
 Response = grouping_pb2.BatchGroupDrgResponse
@@ -60,44 +62,36 @@ CLAIM = st.one_of(
 )
 
 
-@pytest.fixture
-def without_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_messages, "_fast", None)
-
-
-def chunks(fast: Any, *arguments: Any) -> list[tuple[Any, int, Any]]:
-    """Return the chunks as messages, made with ``fast`` in place of the compiled module."""
-    used, _messages._fast = _messages._fast, fast
+@contextmanager
+def compiled(fast: Any) -> Iterator[None]:
+    """Have ``fast`` in place of the compiled module."""
+    used, _compiled.fast = _compiled.fast, fast
     try:
-        made = list(_messages.drg_chunks(*arguments))
+        yield
     finally:
-        _messages._fast = used
-    read = grouping_pb2.BatchGroupDrgRequest.FromString
-    return [(read(c.request) if isinstance(c.request, bytes) else c.request, c.size, c.errors) for c in made]
+        _compiled.fast = used
+
+
+def chunks(fast: Any, job: Job, items: int, size: int) -> list[Chunk]:
+    with compiled(fast):
+        return list(job.chunks(Limits(items, size)))
+
+
+def drg_dicts(raw: bytes, fast: Any = _fast) -> Any:
+    with compiled(fast):
+        return DICTS.read(DRG, raw)
 
 
 @MANY
 @given(st.lists(CLAIM, max_size=12), st.integers(1, 5), st.sampled_from([1, 40, 1 << 20]), st.booleans())
 def test_requests_are_those_of_the_generated_classes(claims: Any, items: int, size: int, with_options: bool) -> None:
-    options = grouping_pb2.DrgOptions(detail="DRG_DETAIL_DRG") if with_options else None
-    assert chunks(_fast, claims, items, 1 << 20, options) == chunks(None, claims, items, 1 << 20, options)
-    # Where a request is full is a matter of a few bytes; what is in it is not.
-    fast, slow = (chunks(which, claims, items, size, options) for which in (_fast, None))
-    assert [claim for request, _, _ in fast for claim in request.claims] == [
-        claim for request, _, _ in slow for claim in request.claims
-    ]
-    assert sum(n for _, n, _ in fast) == sum(n for _, n, _ in slow) == len(claims)
+    job = drg_job(claims, {"detail": "DRG"} if with_options else None)
+    assert chunks(_fast, job, items, size) == chunks(None, job, items, size)
 
 
 def test_requests_of_reference_claims_are_the_same_bytes(sample: Any) -> None:
-    def raw() -> list[bytes]:
-        made = [chunk.request for chunk in _messages.drg_chunks(sample.claims, 700, 1 << 20, None)]
-        return [request if isinstance(request, bytes) else request.SerializeToString() for request in made]
-
-    fast = raw()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_messages, "_fast", None)
-        assert raw() == fast
+    job = drg_job(sample.claims, None)
+    assert chunks(_fast, job, 700, 1 << 20) == chunks(None, job, 700, 1 << 20)
 
 
 def test_claims_are_taken_as_they_are_needed() -> None:
@@ -109,62 +103,10 @@ def test_claims_are_taken_as_they_are_needed() -> None:
             taken += 1
             yield {"claim_id": str(taken)}
 
-    made = _messages.drg_chunks(source(), 10, 1 << 20, None)
+    made = drg_job(source(), None).chunks(Limits(10, 1 << 20))
     next(made)
     next(made)
     assert taken == 20
-
-
-def scrambled(rng: Random, descriptor: Descriptor, raw: bytes) -> bytes:
-    """Encode the same message as another encoder might: in other order, in pieces, not packed, with unknown fields."""
-    fields: list[tuple[int, bytes]] = []
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = raw[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(raw):
-        number, kind = divmod(varint(), 8)
-        if kind == shapes.VARINT:
-            fields.append((number, shapes.number(number, varint(), rng.choice([0, 0, 1]))))
-            continue
-        size = varint()
-        data = raw[at : at + size]
-        at += size
-        field = descriptor.fields_by_number[number]
-        if field.message_type is not None:
-            data = scrambled(rng, field.message_type, data)
-            if not field.is_repeated and rng.random() < 0.3:
-                # A piece that another one replaces or completes.
-                half = field.message_type.name
-                first = b"" if half != "Grouping" else shapes.number(2, 7) + shapes.text(8, "old")
-                keeps = half != "Grouping" or (b"\x10" in data and b"\x42" in data)
-                fields.append((number, shapes.text(number, first if keeps else b"")))
-        elif field.enum_type is not None:
-            values = list(data)
-            if rng.random() < 0.5:
-                fields += [(number, shapes.number(number, value)) for value in values]
-                continue
-        fields.append((number, shapes.text(number, data, rng.choice([0, 0, 2]))))
-    if rng.random() < 0.5:
-        # Fields in any order, those of one number in theirs.
-        order = [number for number, _ in fields]
-        rng.shuffle(order)
-        queues: dict[int, list[bytes]] = {}
-        for number, data in fields:
-            queues.setdefault(number, []).append(data)
-        fields = [(number, queues[number].pop(0)) for number in order]
-    for _ in range(rng.choice([0, 0, 1])):
-        fields.insert(rng.randrange(len(fields) + 1), (0, shapes.text(900, b"?")))
-    return b"".join(data for _, data in fields)
 
 
 def any_result(rng: Random) -> Any:
@@ -211,25 +153,25 @@ def test_responses_are_read_as_the_generated_classes_read_them(rng: Random) -> N
     message = Response(results=[any_result(rng) for _ in range(rng.randrange(4))])
     expected = [to_dict(result) for result in message.results]
     raw = message.SerializeToString()
-    assert _messages.drg_dicts(raw) == expected
-    other = scrambled(rng, Response.DESCRIPTOR, raw)
-    assert through_messages(other) == _messages.drg_dicts(other)
+    assert drg_dicts(raw) == expected
+    other = shapes.scrambled(rng, Response.DESCRIPTOR, raw)
+    assert through_messages(other) == drg_dicts(other)
     broken = shapes.damaged(rng, other)
-    assert outcome(lambda: _messages.drg_dicts(broken)) == through_messages(broken)
+    assert outcome(lambda: drg_dicts(broken)) == through_messages(broken)
 
 
 @MANY
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_as_the_generated_classes_read_them(raw: bytes) -> None:
-    assert outcome(lambda: _messages.drg_dicts(raw)) == through_messages(raw)
+    assert outcome(lambda: drg_dicts(raw)) == through_messages(raw)
 
 
 def test_the_merged_is_the_last_said() -> None:
     grouping = shapes.text(3, shapes.number(2, 1) + shapes.text(8, "a")) + shapes.text(3, shapes.number(2, 5))
     raw = shapes.text(1, grouping + shapes.text(3, shapes.text(10, shapes.text(1, "2026"))))
-    assert _messages.drg_dicts(raw) == through_messages(raw)
-    assert _messages.drg_dicts(raw)[0]["initial_grouping"]["drg"] == 5
-    assert _messages.drg_dicts(raw)[0]["initial_grouping"]["mdc_title"] == "a"
+    assert drg_dicts(raw) == through_messages(raw)
+    assert drg_dicts(raw)[0]["initial_grouping"]["drg"] == 5
+    assert drg_dicts(raw)[0]["initial_grouping"]["mdc_title"] == "a"
 
 
 CLAIMS: list[Any] = [
@@ -240,7 +182,7 @@ CLAIMS: list[Any] = [
 @pytest.mark.parametrize("accelerated", [True, False])
 def test_dicts_over_the_wire(accelerated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not accelerated:
-        monkeypatch.setattr(_messages, "_fast", None)
+        monkeypatch.setattr(_compiled, "fast", None)
     with running(max_items=20) as address:
         with Client(address) as client:
             expected = [to_dict(result) for result in client.group_drg_many(CLAIMS)]
@@ -255,24 +197,25 @@ def test_dicts_over_the_wire(accelerated: bool, monkeypatch: pytest.MonkeyPatch)
     assert expected[6]["error"]["code"] == "POA_LENGTH_MISMATCH"
 
 
-def test_a_response_that_is_none_is_said_to_be(monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
-    from engine.client import _requests
-
-    def broken(raw: bytes) -> Any:
-        return _messages.drg_dicts(raw + b"\x0a")
-
-    monkeypatch.setattr("engine.client.sync.DRG_DICTS", _requests.DRG_DICTS._replace(results=broken))
+@pytest.mark.parametrize("method", ["iter_drg", "iter_drg_dicts"])
+def test_a_response_that_is_none_is_said_to_be(method: str, monkeypatch: pytest.MonkeyPatch, client: Client) -> None:
+    read = Rows.read
+    monkeypatch.setattr(Rows, "read", lambda form, batch, raw: read(form, batch, raw + b"\x0a"))
     with pytest.raises(errors.RpcFailedError, match="no response of this API"):
-        list(client.iter_drg_dicts([{"version": "43.1"}]))
+        list(getattr(client, method)([{"version": "43.1"}]))
+    # An answer too many would be that of another claim.
+    monkeypatch.setattr(Rows, "read", lambda form, batch, raw: read(form, batch, raw + b"\x0a\x00"))
+    with pytest.raises(errors.RpcFailedError, match="expected 1 answers, got 2"):
+        list(getattr(client, method)([{"version": "43.1"}]))
 
 
 def test_without_the_compiled_module_the_client_works() -> None:
     code = """
 import sys
 sys.modules["engine.client._fast"] = None
-from engine.client import _messages
-assert _messages._fast is None
-print([chunk.size for chunk in _messages.drg_chunks([{"claim_id": "a"}] * 3, 2, 1000, None)])
+from engine.client import _batches, _compiled, _requests
+assert _compiled.fast is None
+print([chunk.size for chunk in _requests.drg_job([{"claim_id": "a"}] * 3, None).chunks(_batches.Limits(2, 1000))])
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True

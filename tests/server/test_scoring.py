@@ -16,7 +16,10 @@ import pytest
 import engine
 from engine import errors
 from engine.client import AsyncClient, Client, HccOptions, RiskMember, raise_for_error, to_dict
-from engine.client._scoring import hcc_chunks, hcc_options_message, member_message
+from engine.client._batches import Limits
+from engine.client._messages import MEMBER as MEMBERS
+from engine.client._requests import hcc_job
+from engine.client._scoring import hcc_options_message
 from engine.hcc import HccDetail, PaymentFactors, ScoringOptions
 
 MEMBER: dict[str, Any] = {
@@ -107,7 +110,7 @@ def test_one_member(call: Any, library: engine.Library) -> None:
     assert result.segment == "COMMUNITY_NA"
     same = call("score_hcc", engine.RiskMember(**MEMBER), options=HccOptions(detail=2))
     assert same == result
-    assert call("score_hcc", member_message(MEMBER), options={"detail": 2}) == result
+    assert call("score_hcc", MEMBERS.message(MEMBER), options={"detail": 2}) == result
 
 
 @pytest.mark.parametrize(
@@ -204,16 +207,16 @@ def test_what_cannot_be_encoded_is_the_error_of_its_member(call: Any, wrong: dic
 
 
 def test_members_as_messages() -> None:
-    message = member_message(MEMBER | {"sex": "FEMALE", "age": None, "low_income": False, "snp": 1})
+    message = MEMBERS.message(MEMBER | {"sex": "FEMALE", "age": None, "low_income": False, "snp": 1})
     assert (message.sex, message.HasField("age"), message.HasField("low_income")) == (2, False, True)
     assert message.low_income is False
     assert message.snp is True
-    assert member_message(message) is message
+    assert MEMBERS.message(message) is message
     with pytest.raises(errors.InvalidFieldError):
-        member_message(5)
+        MEMBERS.message(5)
     with pytest.raises(errors.InvalidFieldError):
-        list(hcc_chunks("members", 10, 1000, None))
-    assert [chunk.size for chunk in hcc_chunks([MEMBER] * 25, 10, 1 << 20, None)] == [10, 10, 5]
+        hcc_job("members", None)
+    assert [chunk.size for chunk in hcc_job([MEMBER] * 25, None).chunks(Limits(10, 1 << 20))] == [10, 10, 5]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Callable
 from random import Random
 
+from google.protobuf.descriptor import Descriptor
+
 VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = range(6)
 DIAGNOSES = ["I130", "I5023", "N186", "A41.9", "j9601", "E1165", "T8112XA", "Z9911", "O80", "S72001A", "B20", "L89154"]
 PROCEDURES = ["0DTJ4ZZ", "02HK0KZ", "0JH609Z", "5A1955Z", "0SRD0J9", "027034Z", "XW033E5"]
@@ -362,3 +364,57 @@ def damaged(rng: Random, raw: bytes) -> bytes:
                 ]
             )
     return bytes(data)
+
+
+def scrambled(rng: Random, descriptor: Descriptor, raw: bytes) -> bytes:
+    """Encode the same message as another encoder might: in other order, in pieces, not packed, with unknown fields."""
+    fields: list[tuple[int, bytes]] = []
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = raw[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(raw):
+        field_number, kind = divmod(varint(), 8)
+        if kind == VARINT:
+            fields.append((field_number, number(field_number, varint(), rng.choice([0, 0, 1]))))
+            continue
+        if kind == FIXED64:
+            fields.append((field_number, tag(field_number, kind) + raw[at : at + 8]))
+            at += 8
+            continue
+        size = varint()
+        data = raw[at : at + size]
+        at += size
+        field = descriptor.fields_by_number[field_number]
+        if field.message_type is not None:
+            data = scrambled(rng, field.message_type, data)
+            if not field.is_repeated and rng.random() < 0.3:
+                # A piece that another one replaces or completes.
+                first = number(2, 7) + text(8, "old") if field.message_type.name == "Grouping" else b""
+                fields.append((field_number, text(field_number, first)))
+        elif field.enum_type is not None:
+            values = list(data)
+            if rng.random() < 0.5:
+                fields += [(field_number, number(field_number, value)) for value in values]
+                continue
+        fields.append((field_number, text(field_number, data, rng.choice([0, 0, 2]))))
+    if rng.random() < 0.5:
+        # Fields in any order, those of one number in theirs.
+        order = [field for field, _ in fields]
+        rng.shuffle(order)
+        queues: dict[int, list[bytes]] = {}
+        for field_number, data in fields:
+            queues.setdefault(field_number, []).append(data)
+        fields = [(field_number, queues[field_number].pop(0)) for field_number in order]
+    for _ in range(rng.choice([0, 0, 1])):
+        fields.insert(rng.randrange(len(fields) + 1), (0, text(900, b"?")))
+    return b"".join(data for _, data in fields)
