@@ -171,8 +171,13 @@ def _column(field: FieldDescriptor, given: Any) -> _Column:
     if hasattr(given, "offsets") and hasattr(given, "values") and not getattr(given, "null_count", 0):
         given = given.values, given.offsets
     if isinstance(given, tuple) and len(given) == 2 and not isinstance(given[1], str) and _is_numbers(given[1]):
-        values, offsets = _cells(field, given[0]), list(map(int, _listed(given[1])))
-        if offsets[0] < 0 or offsets[-1] > len(values) or offsets != sorted(offsets):
+        values, offsets = _cells(field, given[0]), _listed(given[1])
+        if (
+            set(map(type, offsets)) != {int}
+            or offsets != sorted(offsets)
+            or offsets[0] < 0
+            or offsets[-1] > len(values)
+        ):
             raise InvalidFieldError(
                 f"{field.name}: expected offsets that ascend from 0 to the {len(values):,} values", field=field.name
             )
@@ -226,6 +231,7 @@ def _cells(field: FieldDescriptor, given: Any) -> Any:
 
 
 def _listed(given: Any) -> list[Any]:
+    """Return a column as a list of its own."""
     for name in ("to_pylist", "tolist", "to_list"):
         if hasattr(given, name):
             found: list[Any] = getattr(given, name)()
@@ -258,7 +264,7 @@ def _plain(field: FieldDescriptor, cell: Any) -> Any:
             return cell.decode()
         except UnicodeDecodeError:
             return cell
-    if isinstance(cell, float) and cell.is_integer() and field.cpp_type == FieldDescriptor.CPPTYPE_INT32:
+    if isinstance(cell, float) and cell.is_integer() and field.cpp_type != FieldDescriptor.CPPTYPE_STRING:
         return int(cell)
     if isinstance(cell, datetime.date) and field.name.endswith("date"):
         return date_number(cell)
