@@ -32,7 +32,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .load_calls import available
+from .load_calls import UNARY
 from .load_driver import Outcome, Phase, clients, corrected
 from .load_server import Serving, loopback, serving, workers_supported
 from .soak import Soak, soak
@@ -44,7 +44,9 @@ OPEN_SHARES = (0.5, 0.8)
 
 MIXED = {
     "ValidateCode": 30.0,
-    "GroupDrg": 60.0,
+    "GroupDrg": 40.0,
+    "EditClaim": 10.0,
+    "ScoreHcc": 10.0,
     "BatchGroupDrg, DRG": 1.0,
     "BatchGroupDrg, full": 1.0,
     "StreamGroupDrg, full": 1.0,
@@ -88,17 +90,14 @@ class Figure:
 
 def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
     """Return the closed loops and what each is compared with."""
-    there = available()
     few = max(2, min(4, senders))
 
     def one(name: str, how_many: int, limit: str = "") -> tuple[Phase, str]:
         return Phase(name, {name: 1.0}, seconds, how_many), limit
 
-    found = [
-        one("echo", senders),
-        one("ValidateCode", senders, "echo"),
-        one("GroupDrg", senders, "echo"),
-    ]
+    found = [one("echo", senders)]
+    for name in UNARY:
+        found += [one(f"echo, {name}", senders, "echo"), one(name, senders, "echo")]
     for detail in ("DRG", "full"):
         name = f"BatchGroupDrg, {detail}"
         inside = f"in process, {detail}"
@@ -107,11 +106,9 @@ def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
             one(name, few, inside),
             (Phase(f"engine.client, {detail}", {name: 1.0}, seconds, 1, client="dicts"), inside),
         ]
-    if "StreamGroupDrg, full" in there:
-        found.append(one("StreamGroupDrg, full", few, "in process, full"))
-    found.append(one("BatchValidateCodes", few))
-    mix = {name: weight for name, weight in MIXED.items() if name in there}
-    found.append((Phase("mixed", mix, seconds, senders), ""))
+    found.append(one("StreamGroupDrg, full", few, "in process, full"))
+    found += [one(name, few) for name in ("BatchValidateCodes", "BatchEditClaims", "BatchScoreHcc")]
+    found.append((Phase("mixed", MIXED, seconds, senders), ""))
     return found
 
 
@@ -193,6 +190,7 @@ def notes(arguments: argparse.Namespace) -> list[str]:
         f"{arguments.seconds:g} s.",
         "Latencies in ms. Closed loops: corrected for coordinated omission with the median as the interval. Open "
         "loops: from the moment a call was due; late: sent later than that because too many were waiting.",
+        "echo: an empty message; echo, X: the requests of X, sent back.",
         "µs: processor time an item (call, claim or code), the server's alone except in process. rate: items/s by "
         "those of the limit, round by round. per core: the limit's processor time by this one's.",
         "compared: items whose answer was compared with the reference (CMS's, or the engine's in process); decoded: of "
@@ -207,7 +205,9 @@ def picture(figures: Sequence[Figure], path: Path) -> None:
     size = (8 + 6 * len(numbers), 0.3 * len(figures) + 2.5)
     fig, (left, *others) = plt.subplots(1, 1 + len(numbers), figsize=size, layout="constrained")
     labels = [f"{f.phase.name} ({f.workers})" if len(numbers) > 1 else f.phase.name for f in figures]
-    colours = ["#b9b9b9" if f.phase.name == "echo" or f.phase.client == "process" else "#24628f" for f in figures]
+    colours = [
+        "#b9b9b9" if f.phase.name.startswith("echo") or f.phase.client == "process" else "#24628f" for f in figures
+    ]
     left.barh(range(len(figures)), [f.rate for f in figures], color=colours)
     for place, figure in enumerate(figures):
         left.text(figure.rate, place, f" {figure.rate:,.0f}", va="center", fontsize=7)

@@ -1,9 +1,9 @@
 """What the load driver asks, and how it knows that an answer is right.
 
 Requests are encoded beforehand. The first answer to each is decoded and compared field by field: groupings with the
-answers of the CMS software (``tests/golden``), validations with those of the engine in process. An answer that has the
-bytes of one compared before is right; so every answer is compared, at the price of comparing bytes. A random sample is
-decoded and compared all the same.
+answers of the CMS software (``tests/golden``), validations, edits and scores with those of the engine in process. An
+answer that has the bytes of one compared before is right; so every answer is compared, at the price of comparing bytes.
+A random sample is decoded and compared all the same.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import lzma
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
 
 import engine
-from engine._pb.codeset.v1 import grouping_pb2, terminology_pb2
+from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2, terminology_pb2
 from engine.client import to_dict
 
 from .load_server import ECHO
@@ -112,6 +112,7 @@ class Questions:
 
     def __init__(self, store: Path | None = None, seed: int = 1) -> None:
         self.claims, self.answers = _read("inpatient_claims"), _read("msdrg_answers")
+        self.members = _read("hcc_members")
         self.library = engine.open(store)
         self._rng = random.Random(seed)
         self._made: dict[str, Asking] = {}
@@ -121,9 +122,9 @@ class Questions:
             self._made[name] = KINDS[name](self, name)
         return self._made[name]
 
-    def of_batch(self, index: int, size: int) -> Iterator[int]:
-        """Return the claims of batch ``index``: all of them, in turn."""
-        return ((index * size + i) % len(self.claims) for i in range(size))
+    def of_batch(self, index: int, size: int, of: int = 0) -> list[int]:
+        """Return the items of batch ``index``: all of the claims, or of as many as ``of``, in turn."""
+        return [(index * size + i) % (of or len(self.claims)) for i in range(size)]
 
 
 def _read(name: str) -> list[dict[str, Any]]:
@@ -168,8 +169,11 @@ def _ungrouped(questions: Questions, claim: int, result: Any, full: bool) -> boo
     return plain(to_dict(result), full=full) != expected
 
 
-def _echo(_: Questions, name: str) -> Asking:
-    return Asking(name, ECHO, [b""], lambda raw: [raw], lambda index, position, raw: raw != b"")
+def _echo(questions: Questions, name: str) -> Asking:
+    """An empty message; or, of a kind that the name goes on with, its requests."""
+    kind = name.partition(", ")[2]
+    requests = questions[kind].requests if kind else [b""]
+    return Asking(name, ECHO, requests, lambda raw: [raw], lambda index, position, raw: raw != requests[index])
 
 
 def _group(questions: Questions, name: str) -> Asking:
@@ -199,7 +203,7 @@ def _batch_group(full: bool, size: int = BATCH, batches: int = 4, parts: int = 1
             for batch in range(batches)
         ]
 
-        batched = [list(questions.of_batch(batch, size)) for batch in range(batches)]
+        batched = [questions.of_batch(batch, size) for batch in range(batches)]
         method = "BatchGroupDrg" if parts == 1 else "StreamGroupDrg"
         return Asking(
             name,
@@ -267,18 +271,71 @@ def _batch_validate(questions: Questions, name: str) -> Asking:
     )
 
 
+def _edit(questions: Questions, name: str) -> Asking:
+    # Half of them are claims with edits of every kind.
+    claims = _read("mce_claims") + questions.claims[:3_000]
+    messages = [ParseDict(claim, grouping_pb2.InpatientClaim()) for claim in claims]
+    expected = [result.to_dict() for result in questions.library.edit_claims_many(claims)]
+    if name == "EditClaim":
+        return Asking(
+            name,
+            "/codeset.v1.GroupingService/EditClaim",
+            [grouping_pb2.EditClaimRequest(claim=message).SerializeToString() for message in messages],
+            lambda raw: [grouping_pb2.EditClaimResponse.FromString(raw).result],
+            lambda index, position, result: to_dict(result) != expected[index],
+        )
+    batched = [questions.of_batch(batch, BATCH, len(claims)) for batch in range(2)]
+    return Asking(
+        name,
+        "/codeset.v1.GroupingService/BatchEditClaims",
+        [
+            grouping_pb2.BatchEditClaimsRequest(claims=[messages[i] for i in batch]).SerializeToString()
+            for batch in batched
+        ],
+        lambda raw: grouping_pb2.BatchEditClaimsResponse.FromString(raw).results,
+        lambda index, position, result: to_dict(result) != expected[batched[index][position]],
+        items=BATCH,
+    )
+
+
+def _score(questions: Questions, name: str) -> Asking:
+    messages = [ParseDict(member, scoring_pb2.RiskMember()) for member in questions.members]
+    expected = [result.to_dict() for result in questions.library.score_hcc_many(questions.members)]
+    if name == "ScoreHcc":
+        return Asking(
+            name,
+            "/codeset.v1.GroupingService/ScoreHcc",
+            [scoring_pb2.ScoreHccRequest(member=message).SerializeToString() for message in messages],
+            lambda raw: [scoring_pb2.ScoreHccResponse.FromString(raw).result],
+            lambda index, position, result: to_dict(result) != expected[index],
+        )
+    batched = [questions.of_batch(batch, BATCH, len(messages)) for batch in range(2)]
+    return Asking(
+        name,
+        "/codeset.v1.GroupingService/BatchScoreHcc",
+        [
+            scoring_pb2.BatchScoreHccRequest(members=[messages[i] for i in batch]).SerializeToString()
+            for batch in batched
+        ],
+        lambda raw: scoring_pb2.BatchScoreHccResponse.FromString(raw).results,
+        lambda index, position, result: to_dict(result) != expected[batched[index][position]],
+        items=BATCH,
+    )
+
+
+UNARY = ("ValidateCode", "GroupDrg", "EditClaim", "ScoreHcc")
+
 KINDS: dict[str, Callable[[Questions, str], Asking]] = {
     "echo": _echo,
+    **{f"echo, {name}": _echo for name in UNARY},
     "ValidateCode": _validate,
     "GroupDrg": _group,
+    "EditClaim": _edit,
+    "ScoreHcc": _score,
     "BatchGroupDrg, DRG": _batch_group(False),
     "BatchGroupDrg, full": _batch_group(True),
     "BatchValidateCodes": _batch_validate,
+    "BatchEditClaims": _edit,
+    "BatchScoreHcc": _score,
     "StreamGroupDrg, full": _batch_group(True, STREAM_BATCH, 8, STREAMED),
 }
-
-
-def available() -> list[str]:
-    """Return the names of the kinds that this server has."""
-    methods = grouping_pb2.DESCRIPTOR.services_by_name["GroupingService"].methods_by_name
-    return [name for name in KINDS if "Stream" not in name or "StreamGroupDrg" in methods]

@@ -261,7 +261,7 @@ class _Client:
         questions = self._questions
         (name,) = phase.mix
         detail = Detail.FULL if "full" in name else Detail.DRG
-        batches = [list(questions.of_batch(batch, BATCH)) for batch in range(4)]
+        batches = [questions.of_batch(batch, BATCH) for batch in range(4)]
         claims = [[questions.claims[i] for i in batch] for batch in batches]
         drgs = [[questions.answers[i]["final_grouping"]["drg"] for i in batch] for batch in batches]
         latency = outcome.latency[name] = histogram()

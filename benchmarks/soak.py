@@ -9,7 +9,6 @@ from statistics import median
 
 import psutil
 
-from .load_calls import available
 from .load_driver import Clients, Outcome, Phase, clients
 from .load_server import Serving, serving
 
@@ -30,10 +29,14 @@ claim is more than that after half a minute.
 MIX = {
     "echo": 4.0,
     "ValidateCode": 30.0,
-    "GroupDrg": 60.0,
+    "GroupDrg": 40.0,
+    "EditClaim": 10.0,
+    "ScoreHcc": 10.0,
     "BatchGroupDrg, DRG": 1.0,
     "BatchGroupDrg, full": 1.0,
-    "BatchValidateCodes": 0.2,
+    "BatchValidateCodes": 1.0,
+    "BatchEditClaims": 1.0,
+    "BatchScoreHcc": 1.0,
     "StreamGroupDrg, full": 1.0,
 }
 """Calls by weight: most are single, most items are in batches."""
@@ -98,9 +101,8 @@ def soak(
     seconds: float, *, workers: int = 1, store: Path | None = None, client_count: int = 1, senders: int = 24
 ) -> Soak:
     """Saturate a server with every kind of call for ``seconds``, with ``senders`` calls under way at any time."""
-    mix = {name: MIX[name] for name in available()}
     with serving(workers, store) as server, clients(server.target, store, client_count) as load:
-        return _run(server, load, Phase("soak", mix, seconds, senders), workers)
+        return _run(server, load, Phase("soak", MIX, seconds, senders), workers)
 
 
 def _run(server: Serving, load: Clients, phase: Phase, workers: int) -> Soak:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,20 +15,29 @@ from engine.client import Client
 from engine.drg import Detail, GroupingOptions
 
 from .conftest import read_answers, risk_members
+from .load_server import ECHO, Serving, serving
 
 Measure = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    command = [sys.executable, "-m", "engine.cli", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        word, address = server.stdout.readline().split()
-        assert word == "listening"
-        with Client(address) as client:
-            yield client
-        server.terminate()
+def server() -> Iterator[Serving]:
+    """A server with an echo beside its own methods."""
+    with serving() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(server: Serving) -> Iterator[Client]:
+    with Client(server.target) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def channel(server: Serving) -> Iterator[grpc.Channel]:
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(server.target, options) as connected:
+        yield connected
 
 
 @pytest.mark.benchmark(group="MS-DRG over gRPC, batches")
@@ -56,20 +63,6 @@ REQUESTS = 8
 IN_FLIGHT = 2
 PATH = "/codeset.v1.GroupingService/BatchGroupDrg"
 SCORES = "/codeset.v1.GroupingService/BatchScoreHcc"
-ECHO = "/benchmark.Echo/Echo"
-
-
-@pytest.fixture(scope="module")
-def channel() -> Iterator[grpc.Channel]:
-    """A server with an echo beside its own methods, and a channel to it."""
-    command = [sys.executable, "-m", "benchmarks.echo_server"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        assert server.stdout is not None
-        _, address = server.stdout.readline().split()
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        with grpc.insecure_channel(address, options) as connected:
-            yield connected
-        server.terminate()
 
 
 def _send(channel: grpc.Channel, path: str, raw: bytes) -> list[bytes]:
@@ -150,7 +143,7 @@ def _wire(
         results = grouping_pb2.BatchGroupDrgResponse.FromString(found[-1]).results
         assert [result.final_grouping.drg for result in results] == expected
     elif who == "echo":
-        assert found == [b""] * REQUESTS
+        assert found == [raw] * REQUESTS
     elif who == "dicts to dicts":
         assert [result["final_grouping"]["drg"] for result in found[-CLAIMS:]] == expected
     else:
