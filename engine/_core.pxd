@@ -21,6 +21,8 @@ cdef enum:
 cdef enum:
     # Added to the place of the dot: one character later in codes that begin with E (ICD-9-CM: 800.1, E800.1).
     DOT_LATER_AFTER_E = 8
+    PRINTED = 9             # characters of a printed code at most
+    OPEN_END = 99991231     # engine.tables.OPEN_END
 
 
 cdef struct Slot:
@@ -82,6 +84,10 @@ cdef struct Columns:
 cdef uint64_t key_of(const char* text, Py_ssize_t length) noexcept nogil
 # The characters of a key into text (8 bytes, not terminated); returns how many.
 cdef int text_of(uint64_t key, char* text) noexcept nogil
+# The code as the book prints it into text (PRINTED bytes, not terminated); returns how many. dot: that of a CodeIndex.
+cdef int print_key(uint64_t key, int dot, char* text) noexcept nogil
+# Likewise the code of a node.
+cdef int print_node(const CodeTable* table, int dot, int32_t node, char* text) noexcept nogil
 
 # Days since 1970-01-01 of a date CCYYMMDD; INT32_MIN: no such day in the calendar.
 cdef int32_t day_number_of(int32_t date) noexcept nogil
@@ -91,11 +97,17 @@ cdef Day day_of(int32_t date) noexcept nogil
 # The slot of a key, NULL: none.
 cdef const Slot* find_slot(const CodeTable* table, uint64_t key) noexcept nogil
 cdef Found find(const CodeTable* table, uint64_t key) noexcept nogil
+# Ask memory for what find, status_of and look_up will read first.
+cdef void fetch(const CodeTable* table, uint64_t key) noexcept nogil
+# status_of and find at once.
+cdef uint8_t look_up(const CodeTable* table, uint64_t key, Day day, Found* found) noexcept nogil
 # Status of a key on a day; key 0 is STATUS_MALFORMED.
 cdef uint8_t status_of(const CodeTable* table, uint64_t key, Day day) noexcept nogil
 # The spell of a code of the history that its status on the day speaks of: the one that contains the day, else
 # the last one that ended before it, else the first.
 cdef Spell spell_on(const CodeTable* table, int32_t code, int32_t date) noexcept nogil
+# True for a status that is said of complete codes only: VALID, NOT_YET, EXPIRED.
+cdef bint is_complete(uint8_t status) noexcept nogil
 # Status of n codes of itemsize bytes each, NUL-padded, one after the other.
 cdef void status_packed(
     const CodeTable* table, const char* codes, Py_ssize_t n, Py_ssize_t itemsize, Day day, uint8_t* status
@@ -118,6 +130,7 @@ cdef class CodeIndex:
     cdef CodeTable table
     cdef readonly str system
     cdef readonly str release
+    cdef int kinds                  # of nodes
     cdef int dot                    # characters before the dot of a printed code, 0: none; DOT_LATER_AFTER_E
     cdef tuple statuses             # what status() returns, by number
     cdef type answer_type
@@ -126,6 +139,8 @@ cdef class CodeIndex:
     cdef const int32_t* rep_date    # [r], CCYYMMDD
     cdef const uint64_t* rep_new    # [r]
     cdef Py_ssize_t replacements    # r
+    cdef const uint32_t* node_title     # [n + 1], into title_text
+    cdef const uint8_t* title_text      # UTF-8 if its compiler wrote it: unverified
     cdef const uint64_t* axis_key   # [a], ascending
     cdef Py_ssize_t axes            # a
 

@@ -17,7 +17,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_GET_SIZE
 from cpython.sequence cimport PySequence_Fast, PySequence_Fast_GET_SIZE, PySequence_Fast_ITEMS
 from cpython.object cimport PyObject
 from libc.stdint cimport INT32_MIN, int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 cimport numpy as cnp
 
@@ -123,7 +123,6 @@ cdef extern from "Python.h":
 cdef enum:
     BLOCK = 128     # codes whose slots are on their way from memory at a time
     AHEAD = 24      # list items whose strings are on their way
-    OPEN_END = 99991231     # engine.tables.OPEN_END
 
 SLOT_HEADER = CODESET_HEADER
 SLOT_SEVERAL = CODESET_SEVERAL
@@ -175,6 +174,23 @@ cdef int text_of(uint64_t key, char* text) noexcept nogil:
         key <<= 8
         length += 1
     return length
+
+
+cdef int print_key(uint64_t key, int dot, char* text) noexcept nogil:
+    cdef int length = text_of(key, text)
+    if dot & DOT_LATER_AFTER_E:
+        dot = (dot & ~DOT_LATER_AFTER_E) + (key >> 56 == c'E')
+    # A range ("A00-B99") has no dot.
+    if dot and length > dot and text[dot] != c'-':
+        memmove(text + dot + 1, text + dot, length - dot)
+        text[dot] = c'.'
+        length += 1
+    return length
+
+
+cdef int print_node(const CodeTable* table, int dot, int32_t node, char* text) noexcept nogil:
+    # A block ("A00-A09") is longer than the dot's place but has none.
+    return print_key(table.node_key[node], dot if table.node_kind[node] > 1 else 0, text)
 
 
 cdef inline uint64_t word_of_object(PyObject* code) noexcept:
@@ -339,8 +355,8 @@ cdef const Slot* find_slot(const CodeTable* table, uint64_t key) noexcept nogil:
     return slot if slot.key == key else NULL
 
 
-cdef Found find(const CodeTable* table, uint64_t key) noexcept nogil:
-    cdef const Slot* slot = find_slot(table, key)
+cdef inline Found place_of(const CodeTable* table, const Slot* slot) noexcept nogil:
+    """What a slot refers to; NULL: nothing."""
     cdef Found found
     cdef uint32_t index
     found.code = found.node = -1
@@ -354,6 +370,26 @@ cdef Found find(const CodeTable* table, uint64_t key) noexcept nogil:
         else:
             found.node = <int32_t>(index - table.codes)
     return found
+
+
+cdef Found find(const CodeTable* table, uint64_t key) noexcept nogil:
+    return place_of(table, find_slot(table, key))
+
+
+cdef void fetch(const CodeTable* table, uint64_t key) noexcept nogil:
+    codeset_prefetch(home_of(table, key))
+
+
+cdef uint8_t look_up(const CodeTable* table, uint64_t key, Day day, Found* found) noexcept nogil:
+    cdef const Slot* slot = NULL
+    cdef uint8_t status = STATUS_MALFORMED
+    if key:
+        slot = probe(table, key)
+        status = judge(table, slot, key, day)
+        if slot.key != key:
+            slot = NULL
+    found[0] = place_of(table, slot)
+    return status
 
 
 cdef uint8_t status_of(const CodeTable* table, uint64_t key, Day day) noexcept nogil:
@@ -426,7 +462,7 @@ cdef void columns_of_keys(
         out.last[start + i] = 0 if spell.last == OPEN_END else spell.last
 
 
-cdef inline bint is_complete(uint8_t status) noexcept nogil:
+cdef bint is_complete(uint8_t status) noexcept nogil:
     return status == STATUS_VALID or status == STATUS_NOT_YET or status == STATUS_EXPIRED
 
 
@@ -529,13 +565,8 @@ def day_number(date: int) -> int:
 
 
 cdef str text_of_key(uint64_t key, int dot):
-    cdef char[9] text
-    cdef int length = text_of(key, text)
-    if dot & DOT_LATER_AFTER_E:
-        dot = (dot & ~DOT_LATER_AFTER_E) + (text[0] == c'E')
-    # A range ("A00-B99") has no dot.
-    if dot and length > dot and text[dot] != c'-':
-        return f"{text[:dot].decode('latin-1')}.{text[dot:length].decode('latin-1')}"
+    cdef char[PRINTED] text
+    cdef int length = print_key(key, dot, text)
     return text[:length].decode("latin-1")
 
 
@@ -597,6 +628,7 @@ cdef class CodeIndex:
             raise TypeError(f"answer_type: expected a subclass of Answer, got {answer_type.__name__}")
         self.answer_type = answer_type
         self.statuses = statuses
+        self.kinds = kinds
 
         for name, dtype in _ARRAYS.items():
             arrays[name] = pack.array(name, dtype)
@@ -623,6 +655,8 @@ cdef class CodeIndex:
         table.node_billable = <const uint8_t*>address(arrays["node_billable"])
         table.key_node = <const int32_t*>address(arrays["key_node"])
         self.dot = int(arrays["code_format"][0])
+        self.node_title = <const uint32_t*>address(arrays["node_title"])
+        self.title_text = <const uint8_t*>address(arrays["title_text"])
         self.rep_key = <const uint64_t*>address(arrays["rep_key"])
         self.rep_date = <const int32_t*>address(arrays["rep_date"])
         self.rep_new = <const uint64_t*>address(arrays["rep_new"])
@@ -794,10 +828,9 @@ cdef class CodeIndex:
         return self.label(node)
 
     cdef str label(self, int32_t node):
-        # A block ("A00-A09") is longer than the dot's place but has none.
-        cdef uint64_t key = self.table.node_key[node]
-        cdef bint dotted = self.table.node_kind[node] > 1
-        return text_of_key(key, self.dot if dotted else 0)
+        cdef char[PRINTED] text
+        cdef int length = print_node(&self.table, self.dot, node, text)
+        return text[:length].decode("latin-1")
 
     def title(self, int32_t node):
         """Return the title of a node, empty if the sources have none."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import marisa_trie
@@ -30,6 +31,10 @@ from .pack import Manifest, Pack
 from .tables import OPEN_END
 
 __all__ = [
+    "EXAMPLES",
+    "LONGEST_SHOWN",
+    "SENTENCES",
+    "SHOWN_OF_LONGER",
     "Axis",
     "CodeInfo",
     "CodeSystem",
@@ -241,6 +246,35 @@ _FIELDS = (
 )
 
 
+SENTENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "valid": "{display} is valid on {date}",
+        "header": "{display} is not complete: it needs more characters",
+        "examples": " ({examples})",
+        "not_yet": "{display} is not valid before {effective_from}",
+        "expired": "{display} was valid until {effective_to}",
+        "again": " and is valid again from {again}",
+        "group": "{normalized} is a {kind}, not a code",
+        "unknown": "{display} is no code of {system}",
+        "malformed": ("{code} cannot be a code: expected 1 to 8 letters, digits and hyphens, dots and blanks aside"),
+        "replaced": "; replaced by {replaced_by}",
+        "separator": ", ",
+        "more": ", …",
+        "cut": "…",
+    }
+)
+"""What ``Validation.message`` is put together from: here and, for whole batches, in ``engine._wire_codes``."""
+
+EXAMPLES = 3
+"""Codes below a header that its sentence names."""
+
+LONGEST_SHOWN = 60
+"""Characters of a malformed code, quoted, that its sentence shows whole."""
+
+SHOWN_OF_LONGER = 57
+"""Characters that it shows of a longer one."""
+
+
 def _replacements(index: _core.CodeIndex, key: int, date: int) -> list[int]:
     """Keys of the codes reported on ``date`` where ``key`` was; the direct ones if following them leads to
     none in force.
@@ -261,34 +295,33 @@ def _replacements(index: _core.CodeIndex, key: int, date: int) -> list[int]:
 
 
 def _message(found: Validation) -> str:
-    display, day = found.display, _iso(found.date)
+    display, say = found.display, SENTENCES
     status = found.status
     if status == Status.VALID:
-        return f"{display} is valid on {day}"
+        return say["valid"].format(display=display, date=_iso(found.date))
     if status == Status.MALFORMED:
-        return (
-            f"{_shortened(found.code)} cannot be a code: expected 1 to 8 letters, digits and hyphens, "
-            "dots and blanks aside"
-        )
+        return say["malformed"].format(code=_shortened(found.code))
     if status == Status.HEADER:
         index = found.index
+        text = say["header"].format(display=display)
         below = [index.code_of(node) for node in index.children(found.node)]
-        examples = ", ".join(below[:3]) + (", …" if len(below) > 3 else "")
-        text = f"{display} is not complete: it needs more characters" + (f" ({examples})" if below else "")
+        if below:
+            examples = say["separator"].join(below[:EXAMPLES]) + (say["more"] if len(below) > EXAMPLES else "")
+            text += say["examples"].format(examples=examples)
     elif status == Status.NOT_YET:
-        text = f"{display} is not valid before {_iso(found.effective_from)}"
+        text = say["not_yet"].format(display=display, effective_from=_iso(found.effective_from))
     elif status == Status.EXPIRED:
-        text = f"{display} was valid until {_iso(found.effective_to)}"
+        text = say["expired"].format(display=display, effective_to=_iso(found.effective_to))
         again = [first for first, _ in found.index.spells(found.normalized) if first > found.date]
         if again:
-            text += f" and is valid again from {_iso(again[0])}"
+            text += say["again"].format(again=_iso(again[0]))
     elif found.node >= 0:
         kind = KINDS[found.index.describe(found.node)[2]]
-        text = f"{found.normalized} is a {kind}, not a code"
+        text = say["group"].format(normalized=found.normalized, kind=kind)
     else:
-        text = f"{display} is no code of {found.system}"
+        text = say["unknown"].format(display=display, system=found.system)
     replaced_by = found.replaced_by
-    return text + (f"; replaced by {', '.join(replaced_by)}" if replaced_by else "")
+    return text + (say["replaced"].format(replaced_by=say["separator"].join(replaced_by)) if replaced_by else "")
 
 
 def _iso(date: int | None) -> str:
@@ -297,7 +330,7 @@ def _iso(date: int | None) -> str:
 
 def _shortened(code: object) -> str:
     text = repr(code)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if len(text) <= LONGEST_SHOWN else text[:SHOWN_OF_LONGER] + SENTENCES["cut"]
 
 
 class CodeSystem:
@@ -349,6 +382,11 @@ class CodeSystem:
     def effective_to(self) -> int:
         """Last day (CCYYMMDD) that the release answers for."""
         return self.manifest.effective_to
+
+    @property
+    def core(self) -> _core.CodeIndex:
+        """The compiled tables, for other compiled modules."""
+        return self._index
 
     def __len__(self) -> int:
         """Number of nodes of the tree, chapters to codes."""
