@@ -21,7 +21,18 @@ extensions = [
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=["-O1", "-UNDEBUG"] if DEBUG else ["-O3"],
     )
-    for name in ("_claims", "_core", "_hcc", "_mce", "_msdrg", "_wire", "_wire_hcc", "_wire_mce", "client._fast")
+    for name in (
+        "_claims",
+        "_core",
+        "_hcc",
+        "_mce",
+        "_msdrg",
+        "_wire",
+        "_wire_codes",
+        "_wire_hcc",
+        "_wire_mce",
+        "client._fast",
+    )
 ]
 
 setup(

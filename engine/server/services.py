@@ -29,6 +29,7 @@ from .convert import (
 )
 from .scoring import add_result, member_of, scoring_options
 from .wire import DrgWire
+from .wire_codes import CodesWire
 from .wire_edits import EditWire
 from .wire_hcc import HccWire
 
@@ -52,6 +53,7 @@ class Services:
         self._drg_wire = DrgWire()
         self._edit_wire = EditWire(self._drg_wire)
         self._hcc_wire = HccWire()
+        self._codes_wire = CodesWire()
 
     def answers(self) -> dict[str, Callable[[Any, Facts], Any]]:
         """Return the answering function of each method, by its name in the proto."""
@@ -89,6 +91,8 @@ class Services:
             "BatchEditClaims": self.batch_edit_claims_bytes,
             "ScoreHcc": self.score_hcc_bytes,
             "BatchScoreHcc": self.batch_score_hcc_bytes,
+            "BatchValidateCodes": self.batch_validate_codes_bytes,
+            "ValidateCode": self.validate_code_bytes,
         }
 
     def lookup(self, request: terminology_pb2.LookupRequest, facts: Facts) -> terminology_pb2.LookupResponse:
@@ -122,14 +126,32 @@ class Services:
         self, request: terminology_pb2.BatchValidateCodesRequest, facts: Facts
     ) -> terminology_pb2.BatchValidateCodesResponse:
         """BatchValidateCodes."""
-        items = request.items
-        self._check_size(len(items), facts)
-        validate = self.library.validate
+        self._check_size(len(request.items), facts)
+        return self._validate_codes(request, facts, self.library)
+
+    def batch_validate_codes_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """BatchValidateCodes, from bytes to bytes."""
+        library = self.library
+        if not isinstance(library, Library):
+            return None
+        return self._codes_wire.answer(raw, facts, library, self._check_size, self._validate_codes)
+
+    def validate_code_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
+        """ValidateCode, from bytes to bytes."""
+        library = self.library
+        if not isinstance(library, Library):
+            return None
+        return self._codes_wire.answer_one(raw, facts, library)
+
+    def _validate_codes(
+        self, request: terminology_pb2.BatchValidateCodesRequest, facts: Facts, library: Library
+    ) -> terminology_pb2.BatchValidateCodesResponse:
+        validate = library.validate
         system, release, date = request.system, request.release or None, request.date or None
         response = terminology_pb2.BatchValidateCodesResponse()
         add = response.results.append
         releases = set()
-        for item in items:
+        for item in request.items:
             code, own_release, own_date = item.code, item.release, item.date
             try:
                 if own_release or own_date:

@@ -16,9 +16,13 @@ from typing import Any
 import numpy as np
 from codes_made_up import SYSTEM, MemoryPack, as_array, tables
 
+from engine._pb.codeset.v1 import terminology_pb2
+from engine._wire_codes import CodesRequest, ReleaseOnDay
 from engine.codes import CodeSystem
 from engine.compile_codes import KINDS, compile_code_system
 from engine.errors import CodesetError, PackCorruptError
+from engine.server.convert import validation_message
+from engine.server.wire_codes import WORDING
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _KEPT = []
@@ -63,6 +67,7 @@ def rewrite(arrays: dict[str, Any], dice: np.random.Generator) -> None:
 
 def ask_everything(system: CodeSystem, codes: list[str]) -> None:
     for date in (20151001, 20180101, 20201001, 99991231):
+        ask_from_bytes(system, codes, date)
         for code in codes:
             str(system.validate(code, date).to_dict())
         system.validate_columns(codes, date)
@@ -85,6 +90,28 @@ def ask_everything(system: CodeSystem, codes: list[str]) -> None:
         system._index.begins_with(prefix)
         system._index.axis_label(prefix)
     system.roots()
+
+
+def ask_from_bytes(system: CodeSystem, codes: list[str], date: int) -> None:
+    """Whatever is in the pack, the two ways to an answer agree."""
+
+    def answers(codes: list[str]) -> list[bytes]:
+        return [validation_message(code, system.validate(code, date)).SerializeToString() for code in codes]
+
+    def other(items: list[bytes]) -> list[bytes]:
+        return answers([terminology_pb2.CodeToValidate.FromString(item).code for item in items])
+
+    about = terminology_pb2.CodeValidation(system=system.system, release=system.release, date=date)
+    day = ReleaseOnDay(system.core, WORDING, date, about.SerializeToString())
+    request = terminology_pb2.BatchValidateCodesRequest(
+        items=[terminology_pb2.CodeToValidate(code=code) for code in codes]
+    )
+    response, _ = CodesRequest(request.SerializeToString()).answer([day], other)
+    expected = terminology_pb2.BatchValidateCodesResponse(
+        results=map(terminology_pb2.CodeValidation.FromString, answers(codes))
+    )
+    if response != expected.SerializeToString():
+        raise AssertionError((response, expected))
 
 
 def main() -> None:

@@ -36,7 +36,10 @@ METHODS: list[Method] = [
     (shapes.edit_request, wire_check.edit),
     (shapes.hcc_request, wire_check.scores),
     (shapes.hcc_request, wire_check.score),
+    (shapes.code_request, wire_check.codes),
+    (shapes.one_code_request, wire_check.code),
 ]
+"""New ones go to the end: the kept inputs name them by number."""
 
 
 def target(services: Services) -> Callable[[bytes], None]:

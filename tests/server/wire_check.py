@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from engine import errors
-from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2
+from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2, terminology_pb2
 from engine.server.calls import Facts
 from engine.server.services import Services
 
@@ -102,3 +102,30 @@ def score(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
     if got == (None, (1, 0, "")) and not isinstance(expected[0], bytes):
         got = expected
     return got, expected
+
+
+def codes(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
+    """BatchValidateCodes."""
+
+    def through_messages(facts: Facts) -> bytes:
+        request = terminology_pb2.BatchValidateCodesRequest.FromString(raw)
+        return services.batch_validate_codes(request, facts).SerializeToString()
+
+    return outcome(lambda facts: services.batch_validate_codes_bytes(raw, facts)), outcome(through_messages)
+
+
+def code(services: Services, raw: bytes) -> tuple[Outcome, Outcome]:
+    """ValidateCode."""
+
+    def through_messages(facts: Facts) -> bytes:
+        request = terminology_pb2.ValidateCodeRequest.FromString(raw)
+        return services.validate_code(request, facts).SerializeToString()
+
+    def from_bytes(facts: Facts) -> bytes:
+        got = services.validate_code_bytes(raw, facts)
+        if got is not None:
+            return got
+        assert (facts.items, facts.errors, facts.releases) == (1, 0, "")
+        return through_messages(facts)
+
+    return outcome(from_bytes), outcome(through_messages)

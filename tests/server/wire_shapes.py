@@ -201,8 +201,12 @@ def edit_request(rng: Random, claims: list[int] | None = None) -> bytes:
     return b"".join(fields)
 
 
+VALIDATED = [*CODES, "A00", "A01.0", "T81.12", "A00-A09", "1", "Z99.99Z", "it's", "S02.3XXG", "S63.132A", "C78.31"]
+"""Codes, headers, groups and what is none: with DATES all that can be said of one."""
+
+
 def code_item(rng: Random) -> bytes:
-    fields = [text(1, rng.choice(CODES)) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
+    fields = [text(1, rng.choice(VALIDATED)) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
     fields += [text(2, rng.choice(SYSTEMS)) for _ in range(rng.choice([0, 0, 0, 1]))]
     fields += [text(3, rng.choice(RELEASES)) for _ in range(rng.choice([0, 0, 0, 1]))]
     fields += [number(4, rng.choice(DATES)) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
@@ -227,6 +231,20 @@ def code_request(rng: Random) -> bytes:
     if rng.random() < 0.2:
         fields.append(unknown(rng))
     if rng.random() < 0.5:
+        rng.shuffle(fields)
+    return b"".join(fields)
+
+
+def one_code_request(rng: Random) -> bytes:
+    """A ValidateCodeRequest that is protobuf."""
+    fields = [text(1, rng.choice(SYSTEMS)) for _ in range(rng.choice([0, 1, 2]))]
+    fields += [text(1, "icd10cm")] * rng.choice([0, 1, 1])
+    fields += [text(2, rng.choice(VALIDATED)) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
+    fields += [text(3, rng.choice(RELEASES), rng.choice([0, 1])) for _ in range(rng.choice([0, 0, 1]))]
+    fields += [number(4, rng.choice(DATES)) for _ in range(rng.choice([0, 1, 1, 2]))]
+    if rng.random() < 0.2:
+        fields.append(unknown(rng))
+    if rng.random() < 0.3:
         rng.shuffle(fields)
     return b"".join(fields)
 

@@ -1,0 +1,138 @@
+"""Validation answered from bytes, with the answers of the path that goes through messages.
+
+The core (``engine._wire_codes``) reads requests and writes responses; here is what it is told under the GIL: which
+release and day an item's system, release and date stand for. What that is, is remembered for as long as the library is
+the same. An item that anything is wrong with goes through the messages after all, alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from .._pb.codeset.v1 import terminology_pb2
+from .._wire_codes import CodesRequest, ReleaseOnDay, Wording, answer_code
+from ..codes import EXAMPLES, LONGEST_SHOWN, SENTENCES, SHOWN_OF_LONGER
+from ..compile_codes import KINDS
+from ..errors import CodesetError
+from .calls import Facts
+
+if TYPE_CHECKING:
+    from ..library import Library
+
+__all__ = ["WORDING", "CodesWire"]
+
+WORDING = Wording(SENTENCES, KINDS, EXAMPLES, LONGEST_SHOWN, SHOWN_OF_LONGER)
+"""The sentences of ``engine.codes``."""
+
+_MOST_KNOWN = 8192
+"""Choices remembered. A caller may name any day of the calendar."""
+
+
+class CodesWire:
+    """Answers validations from their bytes. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._known: _Known | None = None
+
+    def answer(
+        self,
+        raw: bytes,
+        facts: Facts,
+        library: Library,
+        check_size: Callable[[int, Facts], None],
+        through_messages: Callable[
+            [terminology_pb2.BatchValidateCodesRequest, Facts, Library], terminology_pb2.BatchValidateCodesResponse
+        ],
+    ) -> bytes:
+        """Return the response to the request ``raw``, a BatchValidateCodesRequest.
+
+        Raises DecodeError if it is none, and what ``check_size`` raises. ``through_messages`` answers the items that
+        are not plain.
+        """
+        try:
+            request = CodesRequest(raw)
+        except ValueError:
+            raise DecodeError("not a request to validate codes") from None
+        check_size(len(request), facts)
+        known = self._known_of(library)
+        days: list[ReleaseOnDay | None] = []
+        # One day for the whole request.
+        today = -_today()
+        for system, release, date in request.choices:
+            try:
+                # A date below 0 is no date, and would be taken for today's place.
+                days.append(None if date < 0 else known[system, release, date or (0 if release else today)])
+            except CodesetError:
+                # Each of its items says so through the messages.
+                days.append(None)
+        others = Facts()
+
+        def other(items: list[bytes]) -> list[bytes]:
+            system, release, date = request.batch_choice
+            messages = terminology_pb2.BatchValidateCodesRequest(
+                system=system,
+                release=release,
+                date=date,
+                items=map(terminology_pb2.CodeToValidate.FromString, items),
+            )
+            return [result.SerializeToString() for result in through_messages(messages, others, library).results]
+
+        response, used = request.answer(days, other)
+        facts.errors = others.errors
+        releases = {day.id for day, answered in zip(days, used, strict=True) if day is not None and answered}
+        releases.update(filter(None, others.releases.split(",")))
+        facts.releases = ",".join(sorted(releases))
+        return response
+
+    def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
+        """Return the response to the request ``raw``, a ValidateCodeRequest; None if it is not plain."""
+        try:
+            found = answer_code(raw, self._known_of(library), _today)
+        except CodesetError:
+            return None
+        if found is None:
+            return None
+        response, facts.releases = found
+        return response
+
+    def _known_of(self, library: Library) -> _Known:
+        known = self._known
+        if known is None or known.library() is not library:
+            # Two threads may both begin anew; what they find is the same.
+            known = self._known = _Known(library)
+        return known
+
+
+class _Known(dict[tuple[str, str, int], ReleaseOnDay]):
+    """What a library makes of (system, release, date); date 0: that of the release, below 0: minus the current day,
+    where neither is named. Found when asked for; raises CodesetError where there is nothing.
+    """
+
+    def __init__(self, library: Library) -> None:
+        # Not to keep a library that was replaced: it goes, and so do its packs, when the last request on it ends.
+        self.library = weakref.ref(library, self._forget)
+
+    def __missing__(self, choice: tuple[str, str, int]) -> ReleaseOnDay:
+        system, release, date = choice
+        library = self.library()
+        # Who asks has it.
+        assert library is not None
+        chosen = library.code_system(system, release=release or None, date=date if date > 0 else None)
+        about = terminology_pb2.CodeValidation(system=chosen.system, release=chosen.release, date=chosen.date)
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        found = self[choice] = ReleaseOnDay(chosen.core, WORDING, chosen.date, about.SerializeToString())
+        return found
+
+    def _forget(self, _: object) -> None:
+        self.clear()
+
+
+def _today() -> int:
+    today = datetime.date.today()
+    return today.year * 10000 + today.month * 100 + today.day
