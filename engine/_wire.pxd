@@ -64,21 +64,26 @@ cdef enum:
     CHOICES = 64            # choices remembered while a request is read
 
 
-cdef class InpatientRequest:
+cdef class Request:
     cdef bytes raw
-    cdef Buffer claims          # WireClaim
     cdef Buffer choice          # Choice
+    cdef uint32_t[CHOICES] recent       # choice + 1 by hash, 0: none
+
+    # Read a message of the subclass's kind. 1: read; 0: not protobuf; -1: no memory.
+    cdef int read(self, Text whole) noexcept nogil
+
+
+cdef class InpatientRequest(Request):
+    cdef Buffer claims          # WireClaim
     cdef Buffer dx_text         # Text
     cdef Buffer dx_poa          # uint8_t, POA_* of each diagnosis
     cdef Buffer px_text
     cdef uint32_t most_dx, most_px
-    cdef uint32_t[CHOICES] recent       # choice + 1 by hash, 0: none
     cdef readonly int32_t tie_breaker
     cdef readonly int32_t affect_flags
     cdef readonly int32_t detail
 
-    # Read a message of the subclass's kind. 1: read; 0: not protobuf; -1: no memory. So do the two below.
-    cdef int read(self, Text whole) noexcept nogil
+    # As ``read``.
     cdef int read_claim(self, Text message) noexcept nogil
     cdef bint read_options(self, Text message) noexcept nogil
     cdef tuple group_into(self, Buffer* out, uint32_t field, versions, unsigned int options, other)

@@ -9,14 +9,17 @@ __pyx_capi__: dict[str, Any]
 __test__: dict[str, Any]
 
 @disjoint_base
-class InpatientRequest:
+class Request:
+    def __init__(self, raw: bytes) -> None: ...
+    @property
+    def choices(self) -> list[tuple[str, int]]: ...
+
+@disjoint_base
+class InpatientRequest(Request):
     tie_breaker: int
     affect_flags: int
     detail: int
-    def __init__(self, raw: bytes) -> None: ...
     def __len__(self) -> int: ...
-    @property
-    def choices(self) -> list[tuple[str, int]]: ...
 
 @final
 class DrgRequest(InpatientRequest):

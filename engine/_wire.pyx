@@ -154,11 +154,9 @@ cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data):
     return found
 
 
-# --- MS-DRG requests ----------------------------------------------------------------------------------------
-
 @cython.auto_pickle(False)
-cdef class InpatientRequest:
-    """The inpatient claims of a request and the options of the grouper, read from its bytes. Its kinds are subclasses.
+cdef class Request:
+    """A request, read from its bytes. Its kinds are subclasses.
 
     Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile.
     """
@@ -179,19 +177,13 @@ cdef class InpatientRequest:
             raise ValueError("not a message of this kind")
 
     def __dealloc__(self):
-        free(self.claims.at)
         free(self.choice.at)
-        free(self.dx_text.at)
-        free(self.dx_poa.at)
-        free(self.px_text.at)
-
-    def __len__(self):
-        """Number of claims."""
-        return self.claims.size // <Py_ssize_t>sizeof(WireClaim)
 
     @property
     def choices(self):
-        """What claims name their version with: (version, discharge date), the version empty where the date decides."""
+        """What items name their tables with: (version of a grouper, empty where the date decides; discharge date), or
+        (risk adjustment model, payment year).
+        """
         cdef Choice* choice = <Choice*>self.choice.at
         cdef Py_ssize_t i
         return [
@@ -201,6 +193,23 @@ cdef class InpatientRequest:
 
     cdef int read(self, Text whole) noexcept nogil:
         return 0
+
+
+# --- MS-DRG requests ----------------------------------------------------------------------------------------
+
+@cython.auto_pickle(False)
+cdef class InpatientRequest(Request):
+    """The inpatient claims of a request and the options of the grouper. Its kinds are subclasses."""
+
+    def __dealloc__(self):
+        free(self.claims.at)
+        free(self.dx_text.at)
+        free(self.dx_poa.at)
+        free(self.px_text.at)
+
+    def __len__(self):
+        """Number of claims."""
+        return self.claims.size // <Py_ssize_t>sizeof(WireClaim)
 
     cdef bint read_options(self, Text message) noexcept nogil:
         """Options that come in several pieces are one message: what a later piece does not say stays."""

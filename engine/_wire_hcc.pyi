@@ -5,15 +5,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ._hcc import Scorer
+from ._wire import Request
 
 __test__: dict[str, Any]
 
 @final
-class HccRequest:
+class HccRequest(Request):
     def __init__(self, raw: bytes, single: bool = False) -> None: ...
     def __len__(self) -> int: ...
-    @property
-    def choices(self) -> list[tuple[str, int]]: ...
     @property
     def options(self) -> bytes: ...
     def answer(

@@ -7,7 +7,7 @@ to be protobuf and handed on as they are: they are read once a request, by the g
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -59,7 +59,7 @@ from ._proto cimport (
     skip,
     tag,
 )
-from ._wire cimport CHOICES, Choice, Span, add_code, choose, leave_spare, results_of, spans_of, take_spare
+from ._wire cimport Choice, Request, Span, add_code, choose, leave_spare, results_of, spans_of, take_spare
 
 from . import compile_hcc as layout
 
@@ -113,38 +113,21 @@ cdef struct Fields:             # of a member as they are on the wire
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class HccRequest:
-    """The members and options of a BatchScoreHccRequest, or of a ScoreHccRequest (``single``), read from its bytes.
+cdef class HccRequest(Request):
+    """The members and options of a BatchScoreHccRequest, or of a ScoreHccRequest (``single``)."""
 
-    Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile.
-    """
-
-    cdef bytes raw
     cdef Buffer members         # WireMember
-    cdef Buffer choice          # Choice
     cdef Buffer dx              # Text
     cdef Buffer option          # Text, the pieces of the options
     cdef uint32_t most_dx
-    cdef uint32_t[CHOICES] recent   # choice + 1 by hash, 0: none
+    cdef bint single
 
     def __init__(self, bytes raw not None, bint single=False):
-        cdef Text whole
-        cdef int found
-        if self.raw is not None:
-            raise TypeError("a request is read once")
-        self.raw = raw
-        whole.at = <const uint8_t*>PyBytes_AS_STRING(raw)
-        whole.size = PyBytes_GET_SIZE(raw)
-        with nogil:
-            found = self.read(whole, single)
-        if found < 0:
-            raise MemoryError
-        if found == 0:
-            raise ValueError("not a message of this kind")
+        self.single = single
+        Request.__init__(self, raw)
 
     def __dealloc__(self):
         free(self.members.at)
-        free(self.choice.at)
         free(self.dx.at)
         free(self.option.at)
 
@@ -153,23 +136,13 @@ cdef class HccRequest:
         return self.members.size // <Py_ssize_t>sizeof(WireMember)
 
     @property
-    def choices(self):
-        """What members name their tables with: (model, payment year)."""
-        cdef Choice* choice = <Choice*>self.choice.at
-        cdef Py_ssize_t i
-        return [
-            ((<char*>choice[i].name.at)[:choice[i].name.size].decode(), choice[i].number)
-            for i in range(self.choice.size // <Py_ssize_t>sizeof(Choice))
-        ]
-
-    @property
     def options(self):
         """The HccOptions as bytes: those of its pieces, which are one message."""
         cdef Text* piece = <Text*>self.option.at
         cdef Py_ssize_t i, n = self.option.size // <Py_ssize_t>sizeof(Text)
         return b"".join([(<char*>piece[i].at)[:piece[i].size] for i in range(n)]) if n else b""
 
-    cdef int read(self, Text whole, bint single) noexcept nogil:
+    cdef int read(self, Text whole) noexcept nogil:
         """1: read; 0: not protobuf; -1: no memory."""
         cdef Reader r = reader_of(whole)
         cdef uint32_t field
@@ -184,7 +157,7 @@ cdef class HccRequest:
                 if not read_text(&r, &text):
                     return 0
                 # A single member that comes in several pieces is one.
-                if member == NULL or not single:
+                if member == NULL or not self.single:
                     if not grow(&self.members, sizeof(WireMember)):
                         return -1
                     member = <WireMember*>(self.members.at + self.members.size)
@@ -195,7 +168,7 @@ cdef class HccRequest:
                     member.dx = self.dx.size // <Py_ssize_t>sizeof(Text)
                 member.whole = text
                 found = self.read_member(text, member, &fields)
-                if found == 1 and not single and not self.take(member, &fields):
+                if found == 1 and not self.single and not self.take(member, &fields):
                     found = -1
                 if found != 1:
                     return found
@@ -206,7 +179,7 @@ cdef class HccRequest:
                     return -1
             elif not skip(&r, field, 0):
                 return 0
-        if single and member != NULL and not self.take(member, &fields):
+        if self.single and member != NULL and not self.take(member, &fields):
             return -1
         return 1
 
