@@ -112,6 +112,27 @@ Kind = Annotated[
         show_default=False,
     ),
 ]
+Claims = Annotated[str, typer.Argument(metavar="INPUT", help="Claims, one JSON object a line; - is standard input.")]
+Answers = Annotated[str, typer.Option("--output", "-o", metavar="OUTPUT", help="Answers; - is standard output.")]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        "--version",
+        metavar="V",
+        help="Group every claim by this version (43.1). Default: the claim's own, else by discharge date.",
+        show_default=False,
+    ),
+]
+TieBreaker = Annotated[TieBreakerChoice, typer.Option("--tie-breaker", help="Order in which the rules walk the codes.")]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="HOST:PORT",
+        help="Ask this server instead of answering in this process.",
+        show_default=False,
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -345,39 +366,17 @@ def tree(
 
 @group_app.command("drg")
 def group_drg(
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Claims, one JSON object a line; - is standard input.")
-    ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUTPUT", help="Answers; - is standard output.")
-    ] = "-",
-    version: Annotated[
-        str | None,
-        typer.Option(
-            "--version",
-            metavar="V",
-            help="Group every claim by this version (43.1). Default: the claim's own, else by discharge date.",
-            show_default=False,
-        ),
-    ] = None,
+    source: Claims,
+    output: Answers = "-",
+    version: Version = None,
     detail: Annotated[
         DetailChoice, typer.Option("--detail", help="drg leaves out the findings on each code, and is faster.")
     ] = DetailChoice.FULL,
-    tie_breaker: Annotated[
-        TieBreakerChoice, typer.Option("--tie-breaker", help="Order in which the rules walk the codes.")
-    ] = TieBreakerChoice.CLINICAL_SIGNIFICANCE,
+    tie_breaker: TieBreaker = TieBreakerChoice.CLINICAL_SIGNIFICANCE,
     affect_flags: Annotated[
         AffectFlagsChoice, typer.Option("--affect-flags", help="Whether to find which codes affected the DRG.")
     ] = AffectFlagsChoice.COMPUTE,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            "--server",
-            metavar="HOST:PORT",
-            help="Group on this server instead of in this process.",
-            show_default=False,
-        ),
-    ] = None,
+    server: Server = None,
     store: Store = None,
 ) -> None:
     """Group inpatient claims to MS-DRGs.
@@ -404,12 +403,8 @@ def group_drg(
 
 @app.command("edit")
 def edit(
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Claims, one JSON object a line; - is standard input.")
-    ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUTPUT", help="Answers; - is standard output.")
-    ] = "-",
+    source: Claims,
+    output: Answers = "-",
     release: Annotated[
         str | None,
         typer.Option(
@@ -422,15 +417,7 @@ def edit(
     group: Annotated[
         bool, typer.Option("--group", help="Group the claims as well: each answer then has both results.")
     ] = False,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            "--server",
-            metavar="HOST:PORT",
-            help="Edit on this server instead of in this process.",
-            show_default=False,
-        ),
-    ] = None,
+    server: Server = None,
     store: Store = None,
 ) -> None:
     """Edit inpatient claims with the Medicare Code Editor.
@@ -452,9 +439,7 @@ def list_edits(json: Json = False) -> None:
 
 @explain_app.command("drg")
 def explain_drg(
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Claims, one JSON object a line; - is standard input.")
-    ],
+    source: Claims,
     output: Annotated[
         str | None,
         typer.Option(
@@ -469,27 +454,9 @@ def explain_drg(
         str | None,
         typer.Option("--claim-id", metavar="ID", help="Explain the claims with this id only.", show_default=False),
     ] = None,
-    version: Annotated[
-        str | None,
-        typer.Option(
-            "--version",
-            metavar="V",
-            help="Group every claim by this version (43.1). Default: the claim's own, else by discharge date.",
-            show_default=False,
-        ),
-    ] = None,
-    tie_breaker: Annotated[
-        TieBreakerChoice, typer.Option("--tie-breaker", help="Order in which the rules walk the codes.")
-    ] = TieBreakerChoice.CLINICAL_SIGNIFICANCE,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            "--server",
-            metavar="HOST:PORT",
-            help="Explain on this server instead of in this process.",
-            show_default=False,
-        ),
-    ] = None,
+    version: Version = None,
+    tie_breaker: TieBreaker = TieBreakerChoice.CLINICAL_SIGNIFICANCE,
+    server: Server = None,
     store: Store = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a claim, one a line.")] = False,
 ) -> None:
@@ -551,12 +518,6 @@ BlendWeights = Annotated[
 ]
 NoBlend = Annotated[bool, typer.Option("--no-blend", help="No blend, not even the year's.")]
 DrugPlan = Annotated[bool, typer.Option("--drug-plan", help="Normalize for a stand-alone prescription drug plan.")]
-ScoreServer = Annotated[
-    str | None,
-    typer.Option(
-        "--server", metavar="HOST:PORT", help="Score on this server instead of in this process.", show_default=False
-    ),
-]
 
 
 def _defaults(model: str | None, payment_year: int | None) -> dict[str, str | int]:
@@ -566,9 +527,7 @@ def _defaults(model: str | None, payment_year: int | None) -> dict[str, str | in
 @score_app.command("hcc")
 def score_hcc(
     source: Members,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUTPUT", help="Answers; - is standard output.")
-    ] = "-",
+    output: Answers = "-",
     model: Model = None,
     payment_year: PaymentYear = None,
     detail: Annotated[
@@ -579,7 +538,7 @@ def score_hcc(
     blend: BlendWeights = None,
     no_blend: NoBlend = False,
     drug_plan: DrugPlan = False,
-    server: ScoreServer = None,
+    server: Server = None,
     store: Store = None,
 ) -> None:
     """Score members with the CMS risk adjustment models: every segment of each member's model.
@@ -640,7 +599,7 @@ def explain_hcc(
     blend: BlendWeights = None,
     no_blend: NoBlend = False,
     drug_plan: DrugPlan = False,
-    server: ScoreServer = None,
+    server: Server = None,
     store: Store = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a member, one a line.")] = False,
 ) -> None:
