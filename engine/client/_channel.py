@@ -45,8 +45,7 @@ CHUNK_BYTES: Final = 4 * 1024 * 1024
 
 
 def options(attempts: int, more: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return the options of a channel that tries a call up to ``attempts`` times while the server is
-    UNAVAILABLE.
+    """Return the options of a channel that tries a call up to ``attempts`` times while the server is UNAVAILABLE.
 
     All methods only read, so trying again is safe. Nothing else is retried: other errors would come again. CANCELLED is
     what gRPC makes of calls that have arrived at a server that is ending, and that it has not begun.
@@ -61,11 +60,15 @@ def options(attempts: int, more: Sequence[tuple[str, Any]]) -> list[tuple[str, A
     method: dict[str, Any] = {"name": [{}]}
     if attempts > 1:
         method["retryPolicy"] = policy
-    config = {"methodConfig": [method]}
+    # Calls take turns over the addresses that a target has; gRPC by itself would stay with the first that answers.
+    config = {"methodConfig": [method], "loadBalancingConfig": [{"round_robin": {}}]}
     return [
         ("grpc.service_config", json.dumps(config)),
         # gRPC does not retry a request that does not fit in here, and the default is 256 KiB.
         ("grpc.per_rpc_retry_buffer_size", 64 * 1024 * 1024),
+        # A worker that dies takes with it connections that had just been given to it; by default the next attempt would
+        # be a second later, when all tries of a call are over.
+        ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
         *more,

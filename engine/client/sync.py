@@ -62,7 +62,8 @@ class Client(BaseClient):
         with Client() as client:
             print(client.validate("icd10cm", "A00.0", date=20261001).message)
 
-    ``target``: ``host:port``. ``timeout``: seconds a call may take, retries included; ``batch_timeout``:
+    ``target``: ``host:port``, or several as ``ipv4:host:port,host:port``; calls take turns over all addresses of a
+    target. ``timeout``: seconds a call may take, retries included; ``batch_timeout``:
     seconds each request of a batch may take. ``tls``: encrypt, and trust the authorities of the system;
     ``root_certificates``: trust these instead; ``client_certificate`` and ``client_key``: for mutual TLS; all of them
     PEM, a file's name or bytes. ``credentials``: gRPC's own, in their place. ``token``: bearer token, refused without

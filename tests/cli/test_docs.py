@@ -20,26 +20,27 @@ from engine.rpc import SERVICES, methods
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUN = [ROOT / "README.md", ROOT / "docs" / "client.md"]
 BLOCK = re.compile(r"```python\n(.*?)```\s*```text\n(.*?)```", re.DOTALL)
 CALL = re.compile(r"-d '([^']*)'\s*\\?\s*127\.0\.0\.1:50051 (\S+)/(\w+)")
 
 
 def examples() -> list[object]:
-    found = BLOCK.findall((ROOT / "README.md").read_text())
-    return [pytest.param(code, printed, id=f"example {i}") for i, (code, printed) in enumerate(found, 1)]
+    found = [(page, *block) for page in RUN for block in BLOCK.findall(page.read_text())]
+    return [pytest.param(*block, id=f"{block[0].name} {i}") for i, block in enumerate(found, 1)]
 
 
-@pytest.mark.parametrize(("code", "printed"), examples())
-def test_examples_of_the_readme_print_what_it_says(code, printed, store, server, monkeypatch):
+@pytest.mark.parametrize(("page", "code", "printed"), examples())
+def test_examples_print_what_the_page_says(page, code, printed, store, server, monkeypatch):
     monkeypatch.setenv("CODESET_ENGINE_PACKS", str(store))
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        exec(compile(code.replace("127.0.0.1:50051", server), "README.md", "exec"), {})
+        exec(compile(code.replace("127.0.0.1:50051", server), page.name, "exec"), {})
     assert out.getvalue() == printed
 
 
-def test_the_readme_has_no_python_that_is_not_run():
-    assert len(examples()) == (ROOT / "README.md").read_text().count("```python") == 3
+def test_the_pages_have_no_python_that_is_not_run():
+    assert len(examples()) == sum(page.read_text().count("```python") for page in RUN) == 5
 
 
 def calls() -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from made_up_store import CODES, SYSTEM, generation_of, write_generation
 from server_harness import ROOT
 
 from engine import errors
-from engine.client import Client
+from engine.client import AsyncClient, Client
 from engine.publish import publish
 
 DAY = 20201001
@@ -139,6 +140,51 @@ def test_connections_are_spread(store: Path) -> None:
         assert service.end() == 0
 
 
+def test_one_client_has_several_connections(store: Path) -> None:
+    """Dealt out by chance: that one of two workers gets none of twelve happens once in two thousand times."""
+    codes = CODES * 300
+    with serving(store) as service:
+        with Client(service.address, connections=12, chunk_items=100) as client:
+            client.wait_until_ready()
+            for _ in range(12):
+                assert client.validate(SYSTEM, "U01", date=DAY).valid
+            found = client.validate_many(SYSTEM, codes, date=DAY)
+            assert [validation.code for validation in found] == codes
+
+        async def again() -> None:
+            async with AsyncClient(service.address, connections=12, chunk_items=100) as client:
+                await client.wait_until_ready()
+                assert all([(await client.validate(SYSTEM, "U01", date=DAY)).valid for _ in range(12)])
+                found = [result async for result in client.iter_validations(SYSTEM, codes, date=DAY)]
+                assert [validation.code for validation in found] == codes
+
+        def workers(method: str) -> set[int]:
+            return {call["worker"] for call in service.events("call") if call["method"] == method}
+
+        eventually(lambda: workers("ValidateCode") == {0, 1} == workers("BatchValidateCodes"))
+        before = len(service.events("call"))
+        asyncio.run(again())
+        eventually(lambda: {call["worker"] for call in service.events("call")[before:]} == {0, 1})
+        assert service.end() == 0
+
+
+def test_a_connection_at_least() -> None:
+    for client in (Client, AsyncClient):
+        with pytest.raises(errors.InvalidFieldError, match="connections"):
+            client("127.0.0.1:1", connections=0)
+
+
+def test_connections_that_break_are_made_again(store: Path) -> None:
+    with serving(store) as service:
+        with Load(service.address, channel_options=[], connections=6) as load:
+            before = load.answered
+            os.kill(service.pids[-1], signal.SIGKILL)
+            eventually(lambda: len(service.events("worker ended")) == 1)
+            eventually(lambda: load.answered > before + 100)
+        assert load.failures == []
+        assert service.end() == 0
+
+
 def test_a_killed_worker_loses_nothing(store: Path) -> None:
     with serving(store) as service:
         with Load(service.address) as load:
@@ -184,6 +230,8 @@ def test_a_client_of_two_servers_notices_nothing(store: Path) -> None:
     with serving(store) as first, serving(store) as second:
         target = f"ipv4:{first.address},{second.address}"
         with Load(target) as load:
+            # Both have their turns while both are there.
+            eventually(lambda: all(service.events("call") for service in (first, second)))
             assert first.end() == 0
             before = load.answered
             eventually(lambda: load.answered > before + 100)
