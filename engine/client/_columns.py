@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from ..errors import InvalidFieldError
 from . import _compiled
-from ._messages import Kind, date_number
+from ._messages import Kind, date_number, named
 
 __all__ = ["ColumnItems", "Wanted", "wanted"]
 
@@ -356,7 +356,7 @@ def _path(result: int, message: Descriptor, name: str, rest: str) -> _Path:
     at: Descriptor | None = message
     dtype = ""
     for part in names:
-        field = at.fields_by_name.get(part) if at is not None else None
+        field = named(at.fields_by_name, part) if at is not None else None
         if field is None:
             has = f" {at.name} has {', '.join(at.fields_by_name)}." if at is not None else ""
             raise InvalidFieldError(f"fields: {name!r:.80} is not in the answers.{has}", field="fields")

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._pb.codeset.v1 import editing_pb2, grouping_pb2
 from ..errors import InvalidFieldError
-from ._messages import OptionsLike, options_message
+from ._messages import OptionsLike, named, options_message
 
 __all__ = ["EditOptionsLike", "edit_head"]
 
@@ -46,7 +46,7 @@ def _edit_options(options: EditOptionsLike | None) -> editing_pb2.MceOptions | N
         )
     message = editing_pb2.MceOptions()
     for name, edits in options.items():
-        if name not in _FIELDS:
+        if named(_FIELDS, name) is None:
             raise InvalidFieldError(
                 f"{name}: not an option of the code editor. The options are {', '.join(_FIELDS)}.", field=str(name)
             )
@@ -61,7 +61,7 @@ def _edit_options(options: EditOptionsLike | None) -> editing_pb2.MceOptions | N
 def _edit(field: str, edit: Any) -> int:
     numbers = editing_pb2.MceEdit.DESCRIPTOR.values_by_name
     if isinstance(edit, str):
-        found = numbers.get(edit) or numbers.get(_PREFIX + edit)
+        found = named(numbers, edit) or named(numbers, _PREFIX + edit)
         if found is not None:
             return int(found.number)
     elif hasattr(edit, "__index__") and not isinstance(edit, bool) and 0 < int(edit) < 1 << 31:

@@ -28,6 +28,7 @@ __all__ = [
     "enum_number",
     "fill_error",
     "kind_number",
+    "named",
     "options_message",
     "to_dict",
     "wrong",
@@ -100,7 +101,7 @@ def date_number(date: Date | None) -> int:
 
 def kind_number(kind: str | None) -> terminology_pb2.NodeKind:
     """Return the number of a level's name ("block"), 0 for None. Raises InvalidFieldError."""
-    value = _KINDS.values_by_name.get(f"NODE_KIND_{kind.upper()}") if isinstance(kind, str) else None
+    value = named(_KINDS.values_by_name, f"NODE_KIND_{kind.upper()}") if isinstance(kind, str) else None
     if kind is not None and (value is None or value.number == 0):
         names = ", ".join(v.name.removeprefix("NODE_KIND_").lower() for v in _KINDS.values[1:])
         raise InvalidFieldError(f"kind: expected one of {names}, got {kind!r}", field="kind")
@@ -110,7 +111,9 @@ def kind_number(kind: str | None) -> terminology_pb2.NodeKind:
 
 def fill_error(target: error_pb2.ItemError, error: CodesetError) -> None:
     """Write ``error`` into the ``error`` of a batch item."""
-    target.code, target.message, target.field = error.code, str(error), error.field
+    # A name that was given may be a text that protobuf cannot have.
+    message, field = (text.encode(errors="backslashreplace").decode() for text in (str(error), error.field))
+    target.code, target.message, target.field = error.code, message, field
 
 
 class Kind(NamedTuple):
@@ -151,7 +154,7 @@ class Kind(NamedTuple):
 
     def field(self, name: str) -> Any:
         """Return the descriptor of a field. Raises InvalidFieldError if there is no such."""
-        field = self.type.DESCRIPTOR.fields_by_name.get(name)
+        field = named(self.type.DESCRIPTOR.fields_by_name, name)
         if field is None:
             names = ", ".join(self.type.DESCRIPTOR.fields_by_name)
             raise InvalidFieldError(f"{name}: not a field of {self.whose}. The fields are {names}.", field=str(name))
@@ -195,6 +198,11 @@ def _article(name: str) -> str:
     return f"an {name}" if name.startswith("I") else f"a {name}"
 
 
+def named(table: Mapping[str, Any], name: Any) -> Any:
+    """Return what a table of descriptors has under a name, None for nothing. By itself it fails over surrogates."""
+    return table.get(name) if isinstance(name, str) and name.isascii() else None
+
+
 def _text(name: str, value: str) -> str:
     try:
         value.encode()
@@ -210,7 +218,7 @@ def enum_number(enum: Any, name: str, value: Any) -> int:
     """
     if isinstance(value, str):
         prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
-        found = enum.values_by_name.get(value) or enum.values_by_name.get(prefix + value)
+        found = named(enum.values_by_name, value) or named(enum.values_by_name, prefix + value)
         if found is not None:
             return int(found.number)
     elif hasattr(value, "__index__") and not isinstance(value, bool) and -(1 << 31) <= int(value) < 1 << 31:
@@ -235,7 +243,7 @@ def options_message(options: OptionsLike | None) -> grouping_pb2.DrgOptions | No
     fields = grouping_pb2.DrgOptions.DESCRIPTOR.fields_by_name
     values: dict[str, Any] = {}
     for name, value in options.items():
-        if name not in fields:
+        if named(fields, name) is None:
             raise InvalidFieldError(
                 f"{name}: not an option of the grouper. The options are {', '.join(fields)}.", field=str(name)
             )

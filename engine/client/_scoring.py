@@ -7,7 +7,7 @@ from typing import Any
 
 from .._pb.codeset.v1 import scoring_pb2
 from ..errors import InvalidFieldError
-from ._messages import enum_number, wrong
+from ._messages import enum_number, named, wrong
 
 __all__ = ["HccOptionsLike", "hcc_options_message"]
 
@@ -30,7 +30,7 @@ def hcc_options_message(options: HccOptionsLike | None) -> scoring_pb2.HccOption
     message = scoring_pb2.HccOptions()
     fields = message.DESCRIPTOR.fields_by_name
     for name, value in options.items():
-        if name not in fields:
+        if named(fields, name) is None:
             raise InvalidFieldError(
                 f"{name}: not an option of scoring. The options are {', '.join(fields)}.", field=str(name)
             )

@@ -34,7 +34,7 @@ TEXT = st.one_of(
     st.sampled_from(["", "I130", "43.1", "YN"]), st.text(max_size=8), st.just("\ud800"), st.just("x" * 300)
 )
 NUMBER = st.one_of(st.integers(-5, 130), st.integers(), st.booleans(), st.floats(allow_nan=False), st.just(None))
-SEX = st.one_of(st.sampled_from(["SEX_MALE", "FEMALE", "UNSPECIFIED", "?", *engine.drg.Sex]), NUMBER)
+SEX = st.one_of(st.sampled_from(["SEX_MALE", "FEMALE", "UNSPECIFIED", "?", "\ud800", *engine.drg.Sex]), NUMBER)
 CODES = st.one_of(st.lists(TEXT, max_size=4), st.lists(TEXT, max_size=2).map(tuple), TEXT, st.none(), st.lists(NUMBER))
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "claim_id": TEXT,
@@ -53,7 +53,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 CLAIM = st.one_of(
     st.fixed_dictionaries({}, optional=FIELDS),
     st.fixed_dictionaries({"claim_id": st.just("c"), "diagnoses": st.lists(st.text("AB01.", max_size=7), max_size=9)}),
-    st.just({"kode": 1}),
+    st.sampled_from([{"kode": 1}, {"\ud800": 1}]),
     st.just({1: 2}),
     st.just(None),
     st.just(["A"]),
