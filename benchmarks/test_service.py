@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import grpc
 import pytest
 
 import engine
-from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2
+from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2, terminology_pb2
 from engine.client import Client
 from engine.drg import Detail, GroupingOptions
+from engine.server import ServerConfig
+from engine.server.calls import Facts
+from engine.server.services import Services
 
 from .conftest import read_answers, risk_members
 from .load_server import ECHO, Serving, serving
@@ -186,6 +190,60 @@ def _score(measure: Measure, channel: grpc.Channel, library: engine.Library, who
         scores = [{score.segment: score.raw for score in result.scores} for result in results]
         assert all(bool(result.contributions) == (detail == "HCC_DETAIL_FULL") for result in results)
     assert scores == [answer["scores"] for answer in answers[: len(scores)]]
+
+
+CODES = 10_000
+"""Codes a request."""
+VALIDATE = "/codeset.v1.TerminologyService/BatchValidateCodes"
+DAY = 20260501
+
+
+@pytest.mark.benchmark(group="BatchValidateCodes, 10,000 codes a request")
+@pytest.mark.parametrize("who", ["no network", "no network, through messages", "bytes", "echo"])
+def test_wire_codes(measure: Measure, channel: grpc.Channel, library: engine.Library, who: str) -> None:
+    codes = Random(6).sample(library.code_system("icd10cm", date=DAY).valid_codes(DAY).tolist(), CODES - 1000)
+    # Some are not what they should be.
+    codes += [code[:3] for code in codes[:500]] + [b"Z" + code for code in codes[:500]]
+    request = terminology_pb2.BatchValidateCodesRequest(system="icd10cm", date=DAY)
+    for code in codes:
+        request.items.add(code=code.decode())
+    raw = request.SerializeToString()
+    services = Services(library, ServerConfig(max_items=CODES))
+
+    def through_messages() -> bytes:
+        decoded = terminology_pb2.BatchValidateCodesRequest.FromString(raw)
+        return services.batch_validate_codes(decoded, Facts()).SerializeToString()
+
+    actions: dict[str, Callable[[], Any]] = {
+        "no network": lambda: [services.batch_validate_codes_bytes(raw, Facts()) for _ in range(REQUESTS)],
+        "no network, through messages": lambda: [through_messages() for _ in range(REQUESTS)],
+        "bytes": lambda: _send(channel, VALIDATE, raw),
+        "echo": lambda: _send(channel, ECHO, raw),
+    }
+    found = measure(actions[who], items=len(codes) * REQUESTS, unit="codes", who=who, rounds=5)
+    if who == "echo":
+        assert found == [raw] * REQUESTS
+        return
+    results = terminology_pb2.BatchValidateCodesResponse.FromString(found[-1]).results
+    assert [result.status for result in results] == library.validate_many("icd10cm", codes, date=DAY).tolist()
+
+
+@pytest.mark.benchmark(group="ValidateCode, no network")
+@pytest.mark.parametrize("who", ["bytes", "through messages"])
+def test_one_code(measure: Measure, library: engine.Library, who: str) -> None:
+    services = Services(library, ServerConfig())
+    raw = terminology_pb2.ValidateCodeRequest(system="icd10cm", code="A00.0", date=DAY).SerializeToString()
+
+    def through_messages() -> bytes:
+        request = terminology_pb2.ValidateCodeRequest.FromString(raw)
+        return services.validate_code(request, Facts()).SerializeToString()
+
+    actions: dict[str, Callable[[], Any]] = {
+        "bytes": lambda: services.validate_code_bytes(raw, Facts()),
+        "through messages": through_messages,
+    }
+    found = measure(actions[who], unit="calls", who=who, rounds=50, iterations=100)
+    assert terminology_pb2.ValidateCodeResponse.FromString(found).result.valid
 
 
 @pytest.mark.benchmark(group="one call at a time over gRPC")

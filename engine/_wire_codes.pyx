@@ -732,7 +732,7 @@ cdef struct Gap:            # an item that is not plain
 
 
 cdef inline bint are_equal(Text a, Text b) noexcept nogil:
-    return a.size == b.size and memcmp(a.at, b.at, a.size) == 0
+    return a.size == b.size and (a.size == 0 or memcmp(a.at, b.at, a.size) == 0)
 
 
 cdef inline bint is_same(const Choice* a, const Choice* b) noexcept nogil:
