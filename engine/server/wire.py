@@ -43,8 +43,9 @@ class DrgWire:
     def __init__(self) -> None:
         # Two threads at the first use of a version may both encode it; it is the same.
         self._versions: WeakKeyDictionary[MsdrgGrouper, EncodedVersion] = WeakKeyDictionary()
-        # What single claims chose from the library that answered last, and the release's name.
-        self._chosen: tuple[Library | None, dict[tuple[str, int], tuple[EncodedVersion, str]]] = (None, {})
+        # What single claims chose from a library, and the release's name.
+        self._chosen: WeakKeyDictionary[Library, dict[tuple[str, int], tuple[EncodedVersion, str]]]
+        self._chosen = WeakKeyDictionary()
 
     def answer(
         self,
@@ -96,9 +97,9 @@ class DrgWire:
         if len(request) != 1 or len(choices) != 1:
             return None
         flags = _flags(request.tie_breaker, request.affect_flags, request.detail)
-        known, chosen = self._chosen
-        if known is not library:
-            known, chosen = self._chosen = library, {}
+        chosen = self._chosen.get(library)
+        if chosen is None:
+            chosen = self._chosen.setdefault(library, {})
         found = chosen.get(choices[0])
         if found is None:
             try:
