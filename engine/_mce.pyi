@@ -5,6 +5,7 @@ from typing import Any, Self, final
 import numpy as np
 import numpy.typing as npt
 
+from ._msdrg import ClaimBatch
 from .errors import CodesetError
 from .pack import Pack
 
@@ -29,7 +30,7 @@ class Editor:
 
 @final
 class EditBatch:
-    def __new__(cls, claims: Iterable[Any]) -> Self: ...
+    def __new__(cls, claims: Iterable[Any], beside: ClaimBatch | None = None) -> Self: ...
     def __len__(self) -> int: ...
     @property
     def claims(self) -> Sequence[Any]: ...

@@ -9,11 +9,9 @@ Section numbers in comments are those of ``docs/mce.md``, which describes the ru
 """
 
 cimport cython
-from cpython.bool cimport PyBool_Check
 from cpython.dict cimport PyDict_GetItem
-from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
+from libc.stdint cimport INT32_MIN
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -22,11 +20,12 @@ import re
 
 import numpy as np
 
-from ._claims cimport ascii_of, check_id, one_of
+from ._claims cimport EDITOR, ClaimFields, Layout, ascii_of, codes_of, number_of, one_of, read_together
 from ._core cimport day_number_of
+from ._proto cimport Buffer, grow
 
 from . import compile_mce as layout
-from .errors import CodesetError, InvalidFieldError
+from .errors import InvalidFieldError
 
 
 cdef uint64_t HASH = 0x9E3779B97F4A7C15
@@ -523,121 +522,61 @@ cdef bint read_code(const char* text, Py_ssize_t length, Code* code) noexcept no
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class EditBatch:
+cdef class EditBatch(Layout):
     """Claims, checked and laid out for editing.
 
     ``claims`` is a sequence of mappings or of objects with attributes of the same names. What is wrong with a
-    claim is kept in ``errors`` (by position) and keeps nothing else from being edited.
+    claim is kept in ``errors`` (by position) and keeps nothing else from being edited. ``beside``: a batch of another
+    reader, of the same claims and not read yet, that is to be read with this one.
     """
 
-    cdef ClaimRow* rows
-    cdef Py_ssize_t n
-    cdef Code* dx
-    cdef Py_ssize_t n_dx, room_dx
-    cdef Code* px
-    cdef Py_ssize_t n_px, room_px
     cdef uint32_t most_px
-    cdef readonly dict errors
-    cdef readonly object claims
     cdef dict _days
     cdef dict _texts
-    cdef object _kind
-    cdef bint _has_presence
 
-    def __cinit__(self, claims):
-        cdef Py_ssize_t i, dx, px
-        self.errors = {}
+    def __cinit__(self, claims, Layout beside=None):
         self._days = {}
         self._texts = {}
-        self.claims = claims if isinstance(claims, (list, tuple)) else list(claims)
-        self.n = len(self.claims)
-        self.rows = <ClaimRow*>PyMem_Malloc(max(self.n, 1) * sizeof(ClaimRow))
-        self.room_dx = 8 * self.n + 64
-        self.room_px = 4 * self.n + 64
-        self.dx = <Code*>PyMem_Malloc(self.room_dx * sizeof(Code))
-        self.px = <Code*>PyMem_Malloc(self.room_px * sizeof(Code))
-        if self.rows == NULL or self.dx == NULL or self.px == NULL:
-            raise MemoryError
-        for i in range(self.n):
-            dx, px = self.n_dx, self.n_px
-            memset(self.rows + i, 0, sizeof(ClaimRow))
-            self.rows[i].dx = <uint32_t>dx
-            self.rows[i].px = <uint32_t>px
-            try:
-                self.read(self.claims[i], &self.rows[i].claim)
-            except CodesetError as error:
-                # Codes read before the error was met are forgotten: they would count as the claim's before.
-                self.n_dx, self.n_px = dx, px
-                self.rows[i].failed = True
-                self.errors[i] = error
-
-    def __dealloc__(self):
-        PyMem_Free(self.rows)
-        PyMem_Free(self.dx)
-        PyMem_Free(self.px)
-
-    def __len__(self):
-        return self.n
-
-    cdef int read(self, object claim, Claim* row) except -1:
-        cdef object diagnoses, procedures, admit, date, status, sex, age, stay, edition
-        if isinstance(claim, dict):
-            date = (<dict>claim).get("discharge_date")
-            age = (<dict>claim).get("age")
-            sex = (<dict>claim).get("sex")
-            status = (<dict>claim).get("discharge_status")
-            stay = (<dict>claim).get("length_of_stay")
-            admit = (<dict>claim).get("admit_diagnosis")
-            diagnoses = (<dict>claim).get("diagnoses")
-            procedures = (<dict>claim).get("procedures")
-            edition = (<dict>claim).get("icd_version")
-            check_id((<dict>claim).get("claim_id"))
+        self.begin(EDITOR, claims, sizeof(ClaimRow), sizeof(Code), sizeof(Code))
+        if beside is None:
+            self.read()
         else:
-            try:
-                date = claim.discharge_date
-                age = claim.age
-                sex = claim.sex
-                status = claim.discharge_status
-                stay = claim.length_of_stay
-                admit = claim.admit_diagnosis
-                diagnoses = claim.diagnoses
-                procedures = claim.procedures
-            except AttributeError as error:
-                raise InvalidFieldError(
-                    "a claim is a mapping or has the attributes of InpatientClaim; "
-                    f"got {type(claim).__name__} ({error})"
-                ) from None
-            edition = getattr(claim, "icd_version", None)
-            if type(claim) is not self._kind:
-                self._kind = type(claim)
-                self._has_presence = hasattr(claim, "HasField")
-            if self._has_presence:
-                # In a protobuf message a number that is not given reads as 0.
-                if not age and not claim.HasField("age"):
-                    age = None
-                if not status and not claim.HasField("discharge_status"):
-                    status = None
-                if not stay and not claim.HasField("length_of_stay"):
-                    stay = None
+            read_together(self, beside)
 
-        row.day = self.day(date)
-        row.sex = one_of(SEXES, sex, "sex")
-        if age is not None:
-            row.age = whole(age, "age", "years")
+    cdef inline ClaimRow* row(self, Py_ssize_t i) noexcept nogil:
+        return <ClaimRow*>self.rows.at + i
+
+    cdef void fail(self, Py_ssize_t i) noexcept:
+        self.begin_row(i).failed = True
+
+    cdef ClaimRow* begin_row(self, Py_ssize_t i) noexcept:
+        cdef ClaimRow* row = self.row(i)
+        row.dx = <uint32_t>(self.dx.size // <Py_ssize_t>sizeof(Code))
+        row.px = <uint32_t>(self.px.size // <Py_ssize_t>sizeof(Code))
+        return row
+
+    cdef int lay_out(self, Py_ssize_t i, ClaimFields fields) except -1:
+        cdef Claim* row = &self.begin_row(i).claim
+        row.day = self.day(fields.discharge_date)
+        row.sex = one_of(SEXES, fields.sex, "sex")
+        if fields.age is not None:
+            row.age = whole(fields.age, "age", "years")
             row.given |= GIVEN_AGE
-        if status is not None:
-            row.discharge_status = whole(status, "discharge_status", "the patient discharge status code")
+        if fields.discharge_status is not None:
+            row.discharge_status = whole(
+                fields.discharge_status, "discharge_status", "the patient discharge status code"
+            )
             row.given |= GIVEN_DISCHARGE_STATUS
-        if stay is not None:
-            row.length_of_stay = whole(stay, "length_of_stay", "days")
+        if fields.length_of_stay is not None:
+            row.length_of_stay = whole(fields.length_of_stay, "length_of_stay", "days")
             row.given |= GIVEN_LENGTH_OF_STAY
         # Every other number selects ICD-10, as it does in the reference.
-        row.icd9 = edition is not None and whole(edition, "icd_version", "9 or 10") == 9
-        if admit is not None and admit != "":
-            self.code(admit, "admit_diagnosis", &row.admit)
+        row.icd9 = whole(fields.icd_version, "icd_version", "9 or 10") == 9
+        if fields.admit_diagnosis is not None and fields.admit_diagnosis != "":
+            self.code(fields.admit_diagnosis, "admit_diagnosis", &row.admit)
             row.given |= GIVEN_ADMIT
-        row.n_dx = <uint32_t>self.add(diagnoses, "diagnoses", &self.dx, &self.n_dx, &self.room_dx)
-        row.n_px = <uint32_t>self.add(procedures, "procedures", &self.px, &self.n_px, &self.room_px)
+        row.n_dx = self.add(fields.diagnoses, "diagnoses", &self.dx)
+        row.n_px = self.add(fields.procedures, "procedures", &self.px)
         self.most_px = max(self.most_px, row.n_px)
         return 0
 
@@ -651,33 +590,16 @@ cdef class EditBatch:
             return <object>found
         return day_of(date)
 
-    cdef Py_ssize_t add(self, object codes, str field, Code** into, Py_ssize_t* n, Py_ssize_t* room) except -1:
+    cdef uint32_t add(self, object codes, str field, Buffer* into) except? 0xFFFFFFFF:
         """Append the codes; returns how many."""
-        cdef Py_ssize_t i, count
-        cdef void* grown
-        cdef list items
-        if codes is None:
-            return 0
-        if not isinstance(codes, list) and (isinstance(codes, (str, bytes, dict)) or not hasattr(codes, "__len__")):
-            raise InvalidFieldError(
-                f"{field}: expected a list of code strings, got {type(codes).__name__}", field=field
-            )
-        items = codes if type(codes) is list else list(codes)
-        count = len(items)
-        if count > 65535:
-            raise InvalidFieldError(
-                f"{field}: {count} codes on one claim; at most 65,535 are accepted", field=field
-            )
-        if n[0] + count > room[0]:
-            room[0] = 2 * (n[0] + count)
-            grown = PyMem_Realloc(into[0], room[0] * sizeof(Code))
-            if grown == NULL:
-                raise MemoryError
-            into[0] = <Code*>grown
+        cdef list items = codes_of(codes, field)
+        cdef Py_ssize_t i, count = len(items)
+        if not grow(into, count * sizeof(Code)):
+            raise MemoryError
         for i in range(count):
-            self.code(items[i], field, into[0] + n[0] + i)
-        n[0] += count
-        return count
+            self.code(items[i], field, <Code*>(into.at + into.size) + i)
+        into.size += count * sizeof(Code)
+        return <uint32_t>count
 
     cdef int code(self, object value, str field, Code* code) except -1:
         cdef Py_ssize_t length
@@ -705,19 +627,8 @@ cdef class EditBatch:
         return 0
 
 
-cdef int32_t whole(object value, str field, str what) except? -1:
-    cdef int overflow = 0
-    cdef long number
-    if not PyLong_Check(value) or PyBool_Check(value):
-        raise InvalidFieldError(
-            f"{field}: expected a whole number ({what}), got {type(value).__name__}", field=field
-        )
-    number = PyLong_AsLongAndOverflow(value, &overflow)
-    if overflow or number != <int32_t>number:
-        raise InvalidFieldError(
-            f"{field}: expected a whole number of 32 bits ({what}), got one outside", field=field
-        )
-    return <int32_t>number
+cdef inline int32_t whole(object value, str field, str what) except? -1:
+    return <int32_t>number_of(value, field, what, INT32_MIN)
 
 
 # --- running a batch ----------------------------------------------------------------------------------------
@@ -749,8 +660,9 @@ def run(EditBatch batch, Editor editor, uint64_t pdx=0, uint64_t sdx=0, uint64_t
     cdef ClaimRow* row
     cdef const Tables* t = &editor.tables
     results = np.zeros(n, RESULT_DTYPE)
-    diagnoses = np.zeros(batch.n_dx, "<u8")
-    procedures = np.zeros(batch.n_px, "<u8")
+    cdef Py_ssize_t n_dx = batch.dx.size // <Py_ssize_t>sizeof(Code), n_px = batch.px.size // <Py_ssize_t>sizeof(Code)
+    diagnoses = np.zeros(n_dx, "<u8")
+    procedures = np.zeros(n_px, "<u8")
     starts = np.zeros((2, n + 1), np.uint32)
     cdef unsigned char[::1] result_bytes = results.view("u1") if n else np.zeros(1, "u1")
     cdef uint64_t[::1] dx_sets = diagnoses if len(diagnoses) else np.zeros(1, "<u8")
@@ -765,15 +677,15 @@ def run(EditBatch batch, Editor editor, uint64_t pdx=0, uint64_t sdx=0, uint64_t
     suppressed.px = px
     with nogil:
         for i in range(n):
-            row = batch.rows + i
+            row = batch.row(i)
             start[0, i] = row.dx
             start[1, i] = row.px
             if row.failed:
                 continue
-            row.claim.dx = batch.dx + row.dx
-            row.claim.px = batch.px + row.px
+            row.claim.dx = <const Code*>batch.dx.at + row.dx
+            row.claim.px = <const Code*>batch.px.at + row.px
             edit(t, &row.claim, &suppressed, flags, result + i, &dx_sets[0] + row.dx, &px_sets[0] + row.px)
     free(flags)
-    start[0, n] = <uint32_t>batch.n_dx
-    start[1, n] = <uint32_t>batch.n_px
+    start[0, n] = <uint32_t>n_dx
+    start[1, n] = <uint32_t>n_px
     return results, diagnoses, procedures, starts

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ class Grouper:
 
 @final
 class ClaimBatch:
-    def __init__(self, claims: Iterable[Any], resolve: Callable[[str, int], int]) -> None: ...
+    def __new__(cls, claims: Iterable[Any], resolve: Callable[[str, int], int], *, later: bool = False) -> Self: ...
     def __len__(self) -> int: ...
     @property
     def claims(self) -> Sequence[Any]: ...

@@ -10,7 +10,6 @@ Section numbers in comments are those of ``docs/msdrg.md``, which describes the 
 
 cimport cython
 from cpython.dict cimport PyDict_GetItem
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdlib cimport calloc, free, malloc
@@ -18,7 +17,8 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from ._claims cimport ascii_of, check_id, one_of
+from ._claims cimport GROUPER, ClaimFields, Layout, ascii_of, codes_of, number_of, one_of
+from ._proto cimport Buffer, grow
 
 from . import compile_msdrg as layout
 from .errors import CodesetError, InvalidFieldError, PoaLengthError
@@ -1562,129 +1562,73 @@ cdef void poa_of(const char* text, Py_ssize_t count, uint8_t* poa) noexcept nogi
 
 @cython.final
 @cython.auto_pickle(False)
-cdef class ClaimBatch:
+cdef class ClaimBatch(Layout):
     """Claims, checked and laid out for grouping.
 
     ``claims`` is a sequence of mappings or of objects with attributes of the same names; ``resolve(version,
     discharge_date)`` returns the number of the grouper to use, or raises CodesetError. What is wrong with a
-    claim is kept in ``errors`` (by position) and keeps nothing else from being grouped.
+    claim is kept in ``errors`` (by position) and keeps nothing else from being grouped. ``later``: another batch is to
+    be made beside this one, and until then this one has no claims.
     """
 
-    cdef ClaimRow* rows
-    cdef Py_ssize_t n
-    cdef uint64_t* dx
-    cdef uint8_t* poa
-    cdef Py_ssize_t n_dx, room_dx
-    cdef uint64_t* px
-    cdef Py_ssize_t n_px, room_px
+    cdef Buffer poa             # POA_* of each diagnosis
     cdef uint32_t most_dx, most_px
-    cdef readonly dict errors
-    cdef readonly object claims
     cdef dict _resolved
     cdef object _resolve
 
-    def __cinit__(self):
-        self.errors = {}
+    def __cinit__(self, claims, resolve, *, bint later=False):
         self._resolved = {}
-
-    def __init__(self, claims, resolve):
-        cdef Py_ssize_t i, dx, px
-        self.claims = claims if isinstance(claims, (list, tuple)) else list(claims)
         self._resolve = resolve
-        self.n = len(self.claims)
-        self.rows = <ClaimRow*>PyMem_Malloc(max(self.n, 1) * sizeof(ClaimRow))
-        if self.rows == NULL:
-            raise MemoryError
-        self.room_dx = 8 * self.n + 64
-        self.room_px = 4 * self.n + 64
-        self.dx = <uint64_t*>PyMem_Malloc(self.room_dx * sizeof(uint64_t))
-        self.poa = <uint8_t*>PyMem_Malloc(self.room_dx)
-        self.px = <uint64_t*>PyMem_Malloc(self.room_px * sizeof(uint64_t))
-        if self.dx == NULL or self.poa == NULL or self.px == NULL:
-            raise MemoryError
-        for i in range(self.n):
-            dx, px = self.n_dx, self.n_px
-            try:
-                self.read(self.claims[i], self.rows + i)
-            except CodesetError as error:
-                # Codes read before the error was met are forgotten: they would count as the claim's before.
-                self.n_dx, self.n_px = dx, px
-                self.rows[i].grouper = -1
-                self.rows[i].n_dx = self.rows[i].n_px = 0
-                self.rows[i].dx = <uint32_t>dx
-                self.rows[i].px = <uint32_t>px
-                self.errors[i] = error
+        self.begin(GROUPER, claims, sizeof(ClaimRow), sizeof(uint64_t), sizeof(uint64_t))
+        if not later:
+            self.read()
 
     def __dealloc__(self):
-        PyMem_Free(self.rows)
-        PyMem_Free(self.dx)
-        PyMem_Free(self.poa)
-        PyMem_Free(self.px)
-
-    def __len__(self):
-        return self.n
+        free(self.poa.at)
 
     def grouper(self, Py_ssize_t index):
         """Number of the grouper that ``resolve`` gave for claim ``index``; -1 if the claim has an error."""
         if not 0 <= index < self.n:
             raise IndexError(index)
-        return self.rows[index].grouper
+        return self.row(index).grouper
 
-    cdef int read(self, object claim, ClaimRow* row) except -1:
-        cdef object diagnoses, procedures, poa, admit, version, date, status, sex, hospital
+    cdef inline ClaimRow* row(self, Py_ssize_t i) noexcept nogil:
+        return <ClaimRow*>self.rows.at + i
+
+    cdef ClaimRow* begin_row(self, Py_ssize_t i) noexcept:
+        cdef ClaimRow* row = self.row(i)
+        memset(row, 0, sizeof(ClaimRow))
+        row.dx = <uint32_t>(self.dx.size // <Py_ssize_t>sizeof(uint64_t))
+        row.px = <uint32_t>(self.px.size // <Py_ssize_t>sizeof(uint64_t))
+        return row
+
+    cdef void fail(self, Py_ssize_t i) noexcept:
+        self.begin_row(i).grouper = -1
+
+    cdef int lay_out(self, Py_ssize_t i, ClaimFields fields) except -1:
+        cdef ClaimRow* row = self.begin_row(i)
+        cdef object admit = fields.admit_diagnosis, poa = fields.poa
         cdef Py_ssize_t length, count
         cdef const char* text
         cdef long number
-        if isinstance(claim, dict):
-            version = (<dict>claim).get("version")
-            date = (<dict>claim).get("discharge_date")
-            sex = (<dict>claim).get("sex")
-            status = (<dict>claim).get("discharge_status")
-            hospital = (<dict>claim).get("hospital_status")
-            admit = (<dict>claim).get("admit_diagnosis")
-            diagnoses = (<dict>claim).get("diagnoses")
-            poa = (<dict>claim).get("poa")
-            procedures = (<dict>claim).get("procedures")
-            check_number((<dict>claim).get("age"), "age", "years")
-            check_number((<dict>claim).get("length_of_stay"), "length_of_stay", "days")
-            check_id((<dict>claim).get("claim_id"))
-        else:
-            try:
-                version = claim.version
-                date = claim.discharge_date
-                sex = claim.sex
-                status = claim.discharge_status
-                hospital = claim.hospital_status
-                admit = claim.admit_diagnosis
-                diagnoses = claim.diagnoses
-                poa = claim.poa
-                procedures = claim.procedures
-            except AttributeError as error:
-                raise InvalidFieldError(
-                    "a claim is a mapping or has the attributes of InpatientClaim; "
-                    f"got {type(claim).__name__} ({error})"
-                ) from None
-
-        row.grouper = self.resolve(version, date)
-        row.sex = one_of(SEXES, sex, "sex")
-        row.hospital_status = one_of(HOSPITAL_STATUSES, hospital, "hospital_status")
-        number = check_number(status, "discharge_status", "the patient discharge status code")
-        row.discharge_status = DISCHARGE_STATUS[number] if 0 <= number < 256 else 0
-        row.admit = 0
-        row.admit_given = 0
+        row.grouper = self.resolve(fields.version, fields.discharge_date)
+        row.sex = one_of(SEXES, fields.sex, "sex")
+        row.hospital_status = one_of(HOSPITAL_STATUSES, fields.hospital_status, "hospital_status")
+        number = number_of(fields.discharge_status, "discharge_status", "the patient discharge status code", 0)
+        row.discharge_status = DISCHARGE_STATUS[number] if number < 256 else 0
         if admit is not None:
             text = ascii_of(admit, "admit_diagnosis", &length)
             row.admit_given = length != 0 and admit.lower() != "null"
             row.admit = key_of(text, length) if text != NULL else 0
-
-        row.dx = <uint32_t>self.n_dx
-        row.n_dx = <uint32_t>self.add(diagnoses, "diagnoses", &self.dx, &self.n_dx, &self.room_dx)
-        row.px = <uint32_t>self.n_px
-        row.n_px = <uint32_t>self.add(procedures, "procedures", &self.px, &self.n_px, &self.room_px)
+        row.n_dx = self.add(fields.diagnoses, "diagnoses", &self.dx)
+        row.n_px = self.add(fields.procedures, "procedures", &self.px)
         self.most_dx = max(self.most_dx, row.n_dx)
         self.most_px = max(self.most_px, row.n_px)
+        self.poa.size = row.dx
+        if not grow(&self.poa, row.n_dx):
+            raise MemoryError
         if poa is None or (PyUnicode_Check(poa) and PyUnicode_GET_LENGTH(poa) == 0):
-            poa_of(NULL, row.n_dx, self.poa + row.dx)
+            poa_of(NULL, row.n_dx, self.poa.at + row.dx)
             return 0
         if not PyUnicode_Check(poa):
             raise InvalidFieldError(
@@ -1700,7 +1644,7 @@ cdef class ClaimBatch:
                 field="poa",
             )
         text = ascii_of(poa, "poa", &length)
-        poa_of(text, row.n_dx, self.poa + row.dx)
+        poa_of(text, row.n_dx, self.poa.at + row.dx)
         return 0
 
     cdef int16_t resolve(self, object version, object date) except -2:
@@ -1730,56 +1674,20 @@ cdef class ClaimBatch:
             raise type(number)(*number.args, field=number.field)
         return number
 
-    cdef Py_ssize_t add(
-        self, object codes, str field, uint64_t** keys, Py_ssize_t* n, Py_ssize_t* room
-    ) except -1:
+    cdef uint32_t add(self, object codes, str field, Buffer* keys) except? 0xFFFFFFFF:
         """Append the keys of ``codes``; returns how many."""
-        cdef Py_ssize_t i, length, count
+        cdef list items = codes_of(codes, field)
+        cdef Py_ssize_t i, length, count = len(items)
         cdef const char* text
-        cdef void* grown
-        if codes is None:
-            return 0
-        if isinstance(codes, (str, bytes, dict)) or not hasattr(codes, "__len__"):
-            raise InvalidFieldError(
-                f"{field}: expected a list of code strings, got {type(codes).__name__}", field=field
-            )
-        if not isinstance(codes, (list, tuple)):
-            codes = list(codes)
-        count = len(codes)
-        if count > 65535:
-            raise InvalidFieldError(
-                f"{field}: {count} codes on one claim; at most 65,535 are accepted", field=field
-            )
-        if n[0] + count > room[0]:
-            room[0] = 2 * (n[0] + count)
-            grown = PyMem_Realloc(keys[0], room[0] * sizeof(uint64_t))
-            if grown == NULL:
-                raise MemoryError
-            keys[0] = <uint64_t*>grown
-            if keys == &self.dx:
-                grown = PyMem_Realloc(self.poa, room[0])
-                if grown == NULL:
-                    raise MemoryError
-                self.poa = <uint8_t*>grown
+        cdef uint64_t* key
+        if not grow(keys, count * sizeof(uint64_t)):
+            raise MemoryError
+        key = <uint64_t*>(keys.at + keys.size)
         for i in range(count):
-            text = ascii_of(codes[i], field, &length)
-            keys[0][n[0] + i] = key_of(text, length) if text != NULL else 0
-        n[0] += count
-        return count
-
-
-cdef long check_number(object value, str field, str what) except? -1:
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidFieldError(
-            f"{field}: expected a whole number ({what}), got {type(value).__name__}", field=field
-        )
-    if not 0 <= value < 1 << 31:
-        raise InvalidFieldError(
-            f"{field}: expected a whole number from 0 to 2147483647 ({what}), got one outside", field=field
-        )
-    return value
+            text = ascii_of(items[i], field, &length)
+            key[i] = key_of(text, length) if text != NULL else 0
+        keys.size += count * sizeof(uint64_t)
+        return <uint32_t>count
 
 
 # --- running a batch ----------------------------------------------------------------------------------------
@@ -1838,9 +1746,9 @@ cdef void give_back(Scratch* s) noexcept nogil:
 
 
 cdef inline void claim_of(ClaimBatch batch, const ClaimRow* row, Claim* claim) noexcept nogil:
-    claim.dx = batch.dx + row.dx
-    claim.poa = batch.poa + row.dx
-    claim.px = batch.px + row.px
+    claim.dx = <const uint64_t*>batch.dx.at + row.dx
+    claim.poa = batch.poa.at + row.dx
+    claim.px = <const uint64_t*>batch.px.at + row.px
     claim.n_dx = row.n_dx
     claim.n_px = row.n_px
     claim.admit = row.admit
@@ -1873,8 +1781,10 @@ def run(ClaimBatch batch, list groupers, uint32_t options):
         tables[i] = &(<Grouper?>groupers[i]).tables
         clusters = max(clusters, tables[i].n_clusters)
     results = np.zeros(n, RESULT_DTYPE)
-    diagnoses = np.zeros(batch.n_dx if detail else 0, DIAGNOSIS_DTYPE)
-    procedures = np.zeros(batch.n_px if detail else 0, PROCEDURE_DTYPE)
+    cdef Py_ssize_t n_dx = batch.dx.size // <Py_ssize_t>sizeof(uint64_t)
+    cdef Py_ssize_t n_px = batch.px.size // <Py_ssize_t>sizeof(uint64_t)
+    diagnoses = np.zeros(n_dx if detail else 0, DIAGNOSIS_DTYPE)
+    procedures = np.zeros(n_px if detail else 0, PROCEDURE_DTYPE)
     starts = np.zeros((2, n + 1), np.uint32)
     cdef unsigned char[::1] result_bytes = results.view("u1") if n else np.zeros(1, "u1")
     cdef unsigned char[::1] dx_bytes = diagnoses.view("u1") if len(diagnoses) else np.zeros(1, "u1")
@@ -1887,7 +1797,7 @@ def run(ClaimBatch batch, list groupers, uint32_t options):
         make_room(&scratch, batch.most_dx, batch.most_px, clusters)
         with nogil:
             for i in range(n):
-                row = batch.rows + i
+                row = batch.row(i)
                 start[0, i] = row.dx
                 start[1, i] = row.px
                 if row.grouper < 0:
@@ -1900,8 +1810,8 @@ def run(ClaimBatch batch, list groupers, uint32_t options):
                 )
     finally:
         give_back(&scratch)
-    start[0, n] = <uint32_t>batch.n_dx
-    start[1, n] = <uint32_t>batch.n_px
+    start[0, n] = <uint32_t>n_dx
+    start[1, n] = <uint32_t>n_px
     return results, diagnoses, procedures, starts
 
 
@@ -1918,7 +1828,7 @@ def trace(ClaimBatch batch, Grouper grouper, uint32_t options):
     cdef Trace visits
     cdef Claim claim
     cdef Result result
-    cdef ClaimRow* row = batch.rows
+    cdef ClaimRow* row = batch.row(0)
     cdef Py_ssize_t i, k
     cdef Diagnosis* dx
     if batch.n != 1 or row.grouper < 0:

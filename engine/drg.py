@@ -539,8 +539,15 @@ def group_many(
 
     Raises InvalidFieldError if ``claims`` is not an iterable of claims at all.
     """
-    if isinstance(claims, (str, bytes, Mapping)) or not isinstance(claims, Iterable):
-        raise InvalidFieldError(f"claims: expected a sequence of claims, got {type(claims).__name__}", field="claims")
+    batch, groupers = batch_of(claims, choose)
+    return group_batch(batch, groupers, options)
+
+
+def batch_of(
+    claims: Iterable[Claim], choose: Callable[[str, int], MsdrgGrouper], *, later: bool = False
+) -> tuple[_msdrg.ClaimBatch, list[MsdrgGrouper]]:
+    """Return claims as ``group_batch`` takes them. ``later``: they are to be read with a batch of another reader."""
+    check_claims(claims)
     groupers: list[MsdrgGrouper] = []
 
     def resolve(version: str, date: int) -> int:
@@ -549,9 +556,21 @@ def group_many(
             groupers.append(grouper)
         return groupers.index(grouper)
 
-    batch = _msdrg.ClaimBatch(claims, resolve)
+    return _msdrg.ClaimBatch(claims, resolve, later=later), groupers
+
+
+def group_batch(
+    batch: _msdrg.ClaimBatch, groupers: Sequence[MsdrgGrouper], options: GroupingOptions | None
+) -> DrgResults:
+    """Group what ``batch_of`` returned."""
     flags = (options or GroupingOptions()).flags()
     return DrgResults(batch, groupers, _msdrg.run(batch, [g.core for g in groupers], flags))
+
+
+def check_claims(claims: object) -> None:
+    """Raise InvalidFieldError if ``claims`` is not an iterable of claims at all."""
+    if isinstance(claims, (str, bytes, Mapping)) or not isinstance(claims, Iterable):
+        raise InvalidFieldError(f"claims: expected a sequence of claims, got {type(claims).__name__}", field="claims")
 
 
 def grouping_failed(version: str) -> GroupingFailedError:

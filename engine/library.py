@@ -41,7 +41,7 @@ from .errors import (
     UnknownVersionError,
 )
 from .hcc import HccDetail, HccResult, HccResults, HccScorer, Member, ScoringOptions, score_many
-from .mce import EditedAndGrouped, EditingOptions, EditResult, EditResults, MceEditor, edit_many
+from .mce import EditedAndGrouped, EditingOptions, EditResult, EditResults, MceEditor, edit_and_group_many, edit_many
 from .pack import FileEntry, Manifest, Pack, default_store, iter_manifests, open_pack
 from .tables import Source
 from .weights import DrgWeights
@@ -541,9 +541,8 @@ class Library:
 
         Raises what those two raise.
         """
-        if isinstance(claims, Iterable) and not isinstance(claims, (str, bytes, Mapping, list, tuple)):
-            claims = list(claims)
-        return EditedAndGrouped(self.edit_claims_many(claims, editing), self.group_drg_many(claims, grouping))
+        editor = self.mce_editor(editing.editor_release if editing is not None else None)
+        return edit_and_group_many(claims, editor, self.claim_grouper, editing, grouping)
 
     # --- risk scores
 

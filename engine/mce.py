@@ -7,7 +7,7 @@ enumerations. ``engine.Library`` chooses the release; this module edits.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, overload
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _mce
-from .drg import Claim, DrgResult, DrgResults
+from .drg import Claim, DrgResult, DrgResults, GroupingOptions, MsdrgGrouper, batch_of, check_claims, group_batch
 from .errors import CodesetError, InvalidFieldError, MissingFieldError
 from .pack import Manifest, Pack
 
@@ -32,6 +32,7 @@ __all__ = [
     "EditingOptions",
     "MceEdit",
     "MceEditor",
+    "edit_and_group_many",
     "edit_many",
 ]
 
@@ -751,11 +752,30 @@ def edit_many(claims: Iterable[Claim], editor: MceEditor, options: EditingOption
 
     Raises InvalidFieldError if ``claims`` is not an iterable of claims at all, or an option is none.
     """
-    if isinstance(claims, (str, bytes, Mapping)) or not isinstance(claims, Iterable):
-        raise InvalidFieldError(f"claims: expected a sequence of claims, got {type(claims).__name__}", field="claims")
+    check_claims(claims)
     sets = (options or EditingOptions()).sets()
     batch = _mce.EditBatch(claims)
     return EditResults(batch, editor, _mce.run(batch, editor.core, *sets))
+
+
+def edit_and_group_many(
+    claims: Iterable[Claim],
+    editor: MceEditor,
+    choose: Callable[[str, int], MsdrgGrouper],
+    editing: EditingOptions | None = None,
+    grouping: GroupingOptions | None = None,
+) -> EditedAndGrouped:
+    """Edit and group claims as ``edit_many`` and ``engine.drg.group_many`` do, and raise what they raise; each claim is
+    read once."""
+    check_claims(claims)
+    sets = (editing or EditingOptions()).sets()
+    if not isinstance(claims, (list, tuple)):
+        claims = list(claims)
+    groups, groupers = batch_of(claims, choose, later=True)
+    edits = _mce.EditBatch(claims, groups)
+    return EditedAndGrouped(
+        EditResults(edits, editor, _mce.run(edits, editor.core, *sets)), group_batch(groups, groupers, grouping)
+    )
 
 
 def _counts(edits: int, dx: Iterable[int], px: Iterable[int]) -> tuple[EditCount, ...]:

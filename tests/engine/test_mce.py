@@ -645,9 +645,67 @@ def test_hostile_indices_never_crash(store: Path, tmp_path: Path) -> None:
     assert refused >= 50
 
 
-def test_editors_and_batches_are_whole_from_the_start() -> None:
-    from engine import _mce
+def test_read_together_is_as_read_alone(library: engine.Library, mce_sample: Any) -> None:
+    """Each reader keeps its own complaints, whether it is the mapping, one field or one code that is wrong."""
 
-    for kind in (_mce.Editor, _mce.EditBatch):
+    class Brief:
+        """What the editor asks for, and not all that the grouper does."""
+
+        def __init__(self, claim: dict[str, Any]) -> None:
+            self.__dict__.update({"admit_diagnosis": "", **claim})
+            self.__dict__.pop("poa", None)
+
+    wrong: list[Any] = [
+        {"version": "9.9"},
+        {"age": -1},
+        {"age": "60"},
+        {"sex": "F"},
+        {"discharge_status": -1},
+        {"discharge_status": 1 << 31},
+        {"hospital_status": 9},
+        {"length_of_stay": -3},
+        {"icd_version": "10"},
+        {"claim_id": 7},
+        {"diagnoses": ["I130", 5]},
+        {"diagnoses": "I130"},
+        {"procedures": ("02YA0Z0", None)},
+        {"procedures": ["Z"] * 65_536},
+        {"poa": "YN"},
+        {"poa": 5},
+    ]
+    sane = [{**claim, "version": "43.1"} for claim in mce_sample.claims[: len(wrong)]]
+    claims: list[Any] = [None, 7]
+    for claim, change in zip(sane, wrong, strict=True):
+        claims += [{**claim, **change}, claim, Brief(claim), engine.InpatientClaim(**{**claim, **change})]
+    both = library.edit_and_group_many(claims)
+    edited, grouped = library.edit_claims_many(claims), library.group_drg_many(claims)
+    assert [result.to_dict() for result in both.edited] == [result.to_dict() for result in edited]
+    assert [result.to_dict() for result in both.grouped] == [result.to_dict() for result in grouped]
+    assert min(len(edited.errors), len(grouped.errors)) > 10
+    assert edited.errors.keys() - grouped.errors.keys()
+    assert grouped.errors.keys() - edited.errors.keys()
+    generated = library.edit_and_group_many(claim for claim in sane)
+    assert [pair[0].to_dict() for pair in generated] == [result.to_dict() for result in library.edit_claims_many(sane)]
+
+
+def test_batches_that_do_not_belong_together_are_refused() -> None:
+    from engine import _mce, _msdrg
+
+    claims: list[Any] = [CLAIM]
+    later = _msdrg.ClaimBatch(claims, lambda version, date: 0, later=True)
+    assert len(later) == 0
+    with pytest.raises(IndexError):
+        later.grouper(0)
+    with pytest.raises(ValueError, match="same claims"):
+        _mce.EditBatch([CLAIM], later)
+    assert len(_mce.EditBatch(claims, later)) == len(later) == 1
+    with pytest.raises(ValueError, match="none of them read"):
+        _mce.EditBatch(claims, later)
+
+
+def test_editors_and_batches_are_whole_from_the_start() -> None:
+    from engine import _mce, _msdrg
+
+    for kind in (_mce.Editor, _mce.EditBatch, _msdrg.ClaimBatch):
         with pytest.raises(TypeError):
             kind.__new__(kind)  # type: ignore[call-arg]
