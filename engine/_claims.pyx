@@ -1,7 +1,9 @@
 """Fields of claims as Python gives them, checked. See the .pxd; nothing here is of use to Python code."""
 
 cimport cython
+from cpython.bool cimport PyBool_Check
 from cpython.dict cimport PyDict_GetItem
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.stdlib cimport free
@@ -59,17 +61,20 @@ cdef list codes_of(object codes, str field):
 
 
 cdef long number_of(object value, str field, str what, long least) except? -1:
+    cdef int overflow = 0
+    cdef long number
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not PyLong_Check(value) or PyBool_Check(value):
         raise InvalidFieldError(
             f"{field}: expected a whole number ({what}), got {type(value).__name__}", field=field
         )
-    if not least <= value < 1 << 31:
+    number = PyLong_AsLongAndOverflow(value, &overflow)
+    if overflow or not least <= number < <long>1 << 31:
         raise InvalidFieldError(
             f"{field}: expected a whole number from {least} to 2147483647 ({what}), got one outside", field=field
         )
-    return value
+    return number
 
 
 # --- claims -------------------------------------------------------------------------------------------------

@@ -594,10 +594,12 @@ cdef class EditBatch(Layout):
         """Append the codes; returns how many."""
         cdef list items = codes_of(codes, field)
         cdef Py_ssize_t i, count = len(items)
+        cdef Code* code
         if not grow(into, count * sizeof(Code)):
             raise MemoryError
+        code = <Code*>(into.at + into.size)
         for i in range(count):
-            self.code(items[i], field, <Code*>(into.at + into.size) + i)
+            self.code(items[i], field, code + i)
         into.size += count * sizeof(Code)
         return <uint32_t>count
 

@@ -353,9 +353,7 @@ class Services:
     def edit_claim_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
         """EditClaim, from bytes to bytes."""
         library = self.library
-        if not isinstance(library, Library):
-            return None
-        return self._edit_wire.answer_one(raw, facts, library, self._group_drgs)
+        return self._edit_wire.answer_one(raw, facts, library) if isinstance(library, Library) else None
 
     def batch_edit_claims_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
         """BatchEditClaims, from bytes to bytes."""

@@ -93,6 +93,23 @@ class DrgWire:
             request = DrgRequest(raw)
         except ValueError:
             raise DecodeError("not a request to group an inpatient claim") from None
+        found = self.choice_of_one(request, library)
+        if found is None:
+            return None
+        version, flags, release = found
+        try:
+            response, failed, _ = request.answer([version], flags, _not_plain)
+        except _NotPlainError:
+            return None
+        if failed:
+            return None
+        facts.releases = release
+        return response
+
+    def choice_of_one(self, request: InpatientRequest, library: Library) -> tuple[EncodedVersion, int, str] | None:
+        """Return what groups the one claim of a request, the options' flags, and the release's name; None where it is
+        not one claim, or not a plain one. Raises InvalidFieldError for wrong options.
+        """
         choices = request.choices
         if len(request) != 1 or len(choices) != 1:
             return None
@@ -108,15 +125,7 @@ class DrgWire:
                 return None
             # No more than there are versions and days that they cover.
             found = chosen[choices[0]] = self._encoded(grouper), f"msdrg/{grouper.version}"
-        version, release = found
-        try:
-            response, failed, _ = request.answer([version], flags, _not_plain)
-        except _NotPlainError:
-            return None
-        if failed:
-            return None
-        facts.releases = release
-        return response
+        return found[0], flags, found[1]
 
     def _encoded(self, grouper: MsdrgGrouper) -> EncodedVersion:
         found = self._versions.get(grouper)

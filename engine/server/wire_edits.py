@@ -94,30 +94,29 @@ class EditWire:
         facts.releases = releases
         return response
 
-    def answer_one(
-        self, raw: bytes, facts: Facts, library: Library, group_through_messages: GroupThroughMessages
-    ) -> bytes | None:
-        """Return the response to the request ``raw``, an EditClaimRequest; None, and nothing in ``facts``, where the
-        claim cannot be edited or grouped, or anything about it is not plain.
+    def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
+        """Return the response to the request ``raw``, an EditClaimRequest: a batch of one claim has the same bytes.
+
+        None where the claim is not plain, cannot be edited or grouped, and where there is not exactly one: what to say
+        then is the messages' to know.
         """
         try:
             request = EditRequest(raw)
-            # A claim that comes in several pieces is one message to the other reader.
             if len(request) != 1 or not _plain(request):
                 return None
             editor = self._encoded(library.mce_editor(request.release))
+            releases = f"mce/{editor.core.release}"
             if not request.grouped:
                 response, failed, _ = request.answer(editor)
-                releases = f"mce/{editor.core.release}"
             else:
-                plan = self._drg.plan(request, library, group_through_messages)
-                version = plan.versions[0] if plan.versions else None
-                if version is None:
+                found = self._drg.choice_of_one(request, library)
+                if found is None:
                     return None
-                response, failed, groups = request.answer(editor, None, plan.versions, plan.flags, plan.other)
+                version, flags, release = found
+                response, failed, groups = request.answer(editor, None, [version], flags)
                 assert groups is not None
                 failed += groups[0]
-                releases = f"mce/{editor.core.release},msdrg/{version.grouper.version}"
+                releases += f",{release}"
         except (CodesetError, ValueError):
             return None
         if failed:
