@@ -129,7 +129,8 @@ def test_a_hundred_swaps_under_load(store: Path, tmp_path: Path, caplog: pytest.
             eventually(lambda g=generation: generation_of(watcher.validate(SYSTEM, "U01", date=DAY).title) == g)
     assert all(len(set(generations)) > SWAPS / 4 for generations in seen)
     outcomes = [vars(record)["fields"]["outcome"] for record in caplog.records if record.getMessage() == "reload"]
-    assert outcomes == ["swapped"] * SWAPS
+    # A look between the two renames of a replacement sees a change and finds nothing new: the next one does.
+    assert [outcome for outcome in outcomes if outcome != "unchanged"] == ["swapped"] * SWAPS
     assert {vars(r)["fields"]["status"] for r in caplog.records if r.getMessage() == "call"} == {"OK"}
 
 
