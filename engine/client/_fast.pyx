@@ -386,7 +386,8 @@ cdef class _Node:
         cdef uint64_t inner_begun
         cdef Text text
         cdef int at = 0, place
-        cdef list inner
+        cdef Py_ssize_t i
+        cdef list inner, places
         if depth > MAX_DEPTH:
             raise ValueError("messages within messages too deep")
         if not begun[0] >> self.index & 1:
@@ -410,11 +411,13 @@ cdef class _Node:
                     if self.inside[at] == NULL:
                         (<Shape>field.shape).check(text, depth + 1)
                     elif field.repeated:
-                        inner = [None] * len(self.places[at])
+                        places = <list>self.places[at]
+                        inner = [None] * PyList_GET_SIZE(places)
                         inner_begun = 0
                         (<_Node>self.inside[at]).read(text, depth + 1, inner, &inner_begun)
-                        for place, value in zip(self.places[at], inner):
-                            (<list>row[place]).append(value)
+                        for i in range(PyList_GET_SIZE(places)):
+                            place = places[i]
+                            PyList_Append(<list>row[place], inner[i])
                     else:
                         (<_Node>self.inside[at]).read(text, depth + 1, row, begun)
                 elif field.kind != STRING:
