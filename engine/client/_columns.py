@@ -211,7 +211,10 @@ def _cells(field: FieldDescriptor, given: Any) -> Any:
     if hasattr(given, "isna") and kind != "M":
         # pandas, which has several ways to say that there is nothing.
         missing = given.isna()
-        given = (given.astype(object).where(~missing, None) if missing.any() else given).to_numpy()
+        if missing.any():
+            cells = [None if gone else cell for cell, gone in zip(given.astype(object), missing, strict=True)]
+            return [_plain(field, cell) for cell in cells] if kind == "f" or field.name.endswith("date") else cells
+        given = given.to_numpy()
         kind = given.dtype.kind
     text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING
     if kind in tuple("biu") or (text and kind in tuple("SU")):

@@ -201,10 +201,8 @@ class Series:
     def astype(self, dtype: Any) -> Series:
         return Series(self._values.astype(dtype))
 
-    def where(self, keep: Any, other: Any) -> Series:
-        values = self._values.copy()
-        values[~keep] = other
-        return Series(values)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
 
     def to_numpy(self) -> Any:
         return self._values
