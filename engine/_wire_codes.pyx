@@ -706,7 +706,7 @@ cdef bint put_answer(
         i = size_of_varint(size) - 1
         memmove(message + i, message, size)
         to += i
-    message[-2] = 14 << 3 | LENGTH
+    (message - 2)[0] = 14 << 3 | LENGTH
     put_varint(message - 1, size)
     if size == 0:
         to = message - 2

@@ -24,9 +24,20 @@ from ._channel import (
     options,
 )
 
-__all__ = ["STREAM", "BaseClient", "method_turns"]
+__all__ = ["ONE_SERVERS_OWN", "STREAM", "BaseClient", "method_turns"]
 
 STREAM = "StreamGroupDrg"
+
+ONE_SERVERS_OWN = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+"""Failures that another server need not have: of two calls for the same, the other may be answered."""
 
 
 class BaseClient:
@@ -46,6 +57,7 @@ class BaseClient:
         token: str | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         attempts: int = 4,
+        hedge_after: float | None = None,
         connections: int = 1,
         chunk_items: int = CHUNK_ITEMS,
         chunk_bytes: int = CHUNK_BYTES,
@@ -54,6 +66,10 @@ class BaseClient:
     ) -> None:
         if connections < 1:
             raise InvalidFieldError(f"connections: expected 1 or more, got {connections}", field="connections")
+        if hedge_after is not None and not hedge_after > 0:
+            raise InvalidFieldError(
+                f"hedge_after: expected seconds, more than 0, or None, got {hedge_after}", field="hedge_after"
+            )
         self.target = target
         self.timeout = timeout
         self.batch_timeout = batch_timeout
@@ -63,6 +79,7 @@ class BaseClient:
         # One more than there are connections: it is encoded or decoded here while servers work on the others.
         self._in_flight = max(1, connections + 1 if in_flight is None else in_flight)
         self._attempts = attempts
+        self._hedge_after = hedge_after
         self._connections = connections
         # Channels with equal options would otherwise share one connection.
         own = [("grpc.use_local_subchannel_pool", 1)] if connections > 1 else []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,8 +21,9 @@ from ..errors import (
     RpcFailedError,
     ServiceUnavailableError,
 )
-from ._base import STREAM, BaseClient, method_turns
+from ._base import ONE_SERVERS_OWN, STREAM, BaseClient, method_turns
 from ._batches import DRG, EDIT, EDIT_AND_GROUP, HCC, VALIDATION, Chunk, Columns, Job
+from ._channel import Metadata
 from ._columns import Frame
 from ._editing import EditOptionsLike
 from ._errors import error_of
@@ -508,10 +510,37 @@ class AsyncClient(BaseClient):
 
     async def _call(self, name: str, request: Any, timeout: float | None) -> Any:
         metadata = self._metadata()
+        timeout = timeout or self.timeout
         try:
-            return await self._open()[name](request, timeout=timeout or self.timeout, metadata=metadata)
+            if self._hedge_after is not None:
+                return await self._hedged(name, request, timeout, metadata, self._hedge_after)
+            return await self._open()[name](request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as failed:
             raise error_of(failed, self.target, name, metadata) from None
+
+    async def _hedged(self, name: str, request: Any, timeout: float, metadata: Metadata, after: float) -> Any:
+        """Call, and once more if there is no answer ``after`` seconds; return what is answered first."""
+        end = time.monotonic() + timeout
+
+        def send() -> asyncio.Future[Any]:
+            left = max(0.0, end - time.monotonic())
+            call: Awaitable[Any] = self._open()[name](request, timeout=left, metadata=metadata)
+            return asyncio.ensure_future(call)
+
+        calls = [send()]
+        try:
+            done, pending = await asyncio.wait(calls, timeout=after)
+            if not done:
+                calls.append(send())
+                done, pending = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+                failed = done.copy().pop().exception()
+                if pending and isinstance(failed, grpc.aio.AioRpcError) and failed.code() in ONE_SERVERS_OWN:
+                    done, _ = await asyncio.wait(pending)
+            return done.pop().result()
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
 
     async def _expand(
         self,
