@@ -1,4 +1,4 @@
-"""Importing the client, beside what it is made of: a process of its own each time, the start of Python in all of them."""
+"""Importing the client, beside what it is made of: a process of its own each time, with the start of Python in all."""
 
 from __future__ import annotations
 
