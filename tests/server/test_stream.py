@@ -67,11 +67,17 @@ def test_a_stream_is_one_call_in_the_log(
     stream: Callable[..., Any], address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="engine.server"):
-        stream(address, numbered(250), client={"chunk_items": 100})
+        stream(address, numbered(250), client={"chunk_items": 100, "metadata": [("x-request-id", "this-one")]})
+
+        def lines() -> list[Any]:
+            calls = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "call"]
+            # A stream of another test may end only now.
+            return [call for call in calls if call["request_id"] == "this-one"]
+
         deadline = time.monotonic() + 10
-        while not caplog.records and time.monotonic() < deadline:
+        while not lines() and time.monotonic() < deadline:
             time.sleep(0.01)
-    (record,) = [vars(r)["fields"] for r in caplog.records if r.getMessage() == "call"]
+    (record,) = lines()
     assert (record["method"], record["items"], record["release"]) == ("StreamGroupDrg", 250, "msdrg/43.1")
 
 
