@@ -21,6 +21,8 @@ from libc.string cimport memcpy, memmove
 
 cimport numpy as cnp
 
+from ._memory cimport prefetch
+
 import datetime
 import operator
 from collections.abc import Sequence
@@ -35,10 +37,8 @@ cdef extern from *:
     """
     #if defined(_MSC_VER)
     #include <stdlib.h>
-    #define codeset_prefetch(address) ((void)(address))
     #define codeset_swap(word) _byteswap_uint64(word)
     #else
-    #define codeset_prefetch(address) __builtin_prefetch(address)
     #define codeset_swap(word) __builtin_bswap64(word)
     #endif
 
@@ -98,7 +98,6 @@ cdef extern from *:
         5, 5, 5, 5,  5, 5, 5, 5,  5, 5, 5, 5,  5, 5, 5, 5
     };
     """
-    void codeset_prefetch(const void* address) noexcept nogil
     uint64_t codeset_swap(uint64_t word) noexcept nogil
     uint64_t key_of_word "codeset_key_of_word"(uint64_t word) noexcept nogil
     Py_ssize_t keys_of_words "codeset_keys_of_words"(uint64_t* words, Py_ssize_t n) noexcept nogil
@@ -233,8 +232,8 @@ cdef void keys_of_objects(PyObject** codes, Py_ssize_t n, Py_ssize_t more, uint6
     for i in range(n):
         if i + AHEAD < n + more:
             # A str need not lie within one cache line.
-            codeset_prefetch(codes[i + AHEAD])
-            codeset_prefetch(<char*>codes[i + AHEAD] + 48)
+            prefetch(codes[i + AHEAD])
+            prefetch(<char*>codes[i + AHEAD] + 48)
         keys[i] = word_of_object(codes[i])
     if keys_of_words(keys, n):
         for i in range(n):
@@ -377,7 +376,7 @@ cdef Found find(const CodeTable* table, uint64_t key) noexcept nogil:
 
 
 cdef void fetch(const CodeTable* table, uint64_t key) noexcept nogil:
-    codeset_prefetch(home_of(table, key))
+    prefetch(home_of(table, key))
 
 
 cdef uint8_t look_up(const CodeTable* table, uint64_t key, Day day, Found* found) noexcept nogil:
@@ -421,7 +420,7 @@ cdef void status_of_keys(
     cdef uint64_t key
     cdef Py_ssize_t i
     for i in range(n):
-        codeset_prefetch(slots + ((keys[i] * CODESET_HASH_FACTOR) >> shift))
+        prefetch(slots + ((keys[i] * CODESET_HASH_FACTOR) >> shift))
     for i in range(n):
         key = keys[i]
         slot = slots + ((key * CODESET_HASH_FACTOR) >> shift)

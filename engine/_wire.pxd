@@ -62,12 +62,14 @@ cdef struct Version:        # an EncodedVersion
 
 cdef enum:
     CHOICES = 64            # choices remembered while a request is read
+    BRIEF = 4096            # bytes of a request that is answered with the GIL held: it takes longer to get it back
 
 
 cdef class Request:
     cdef bytes raw
     cdef Buffer choice          # Choice
     cdef uint32_t[CHOICES] recent       # choice + 1 by hash, 0: none
+    cdef bint brief
 
     # Read a message of the subclass's kind. 1: read; 0: not protobuf; -1: no memory.
     cdef int read(self, Text whole) noexcept nogil

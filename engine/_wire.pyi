@@ -1,6 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from _typeshed import SupportsGetItem
 from typing_extensions import disjoint_base
 
 from ._msdrg import Grouper
@@ -26,6 +27,11 @@ class DrgRequest(InpatientRequest):
     def answer(
         self, versions: Sequence[EncodedVersion | None], options: int, other: Callable[[list[bytes]], list[bytes]]
     ) -> tuple[bytes, int, list[bool]]: ...
+    def answer_one(
+        self,
+        known: SupportsGetItem[tuple[str, int], tuple[EncodedVersion, str]],
+        flags: SupportsGetItem[tuple[int, int, int], int],
+    ) -> tuple[bytes, str] | None: ...
 
 @final
 class EncodedVersion:

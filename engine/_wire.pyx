@@ -158,7 +158,7 @@ cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data):
 cdef class Request:
     """A request, read from its bytes. Its kinds are subclasses.
 
-    Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile.
+    Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile, unless it is brief.
     """
 
     def __init__(self, bytes raw not None):
@@ -169,8 +169,12 @@ cdef class Request:
         self.raw = raw
         whole.at = <const uint8_t*>PyBytes_AS_STRING(raw)
         whole.size = PyBytes_GET_SIZE(raw)
-        with nogil:
+        self.brief = whole.size <= BRIEF
+        if self.brief:
             found = self.read(whole)
+        else:
+            with nogil:
+                found = self.read(whole)
         if found < 0:
             raise MemoryError
         if found == 0:
@@ -364,8 +368,11 @@ cdef class InpatientRequest(Request):
             if others:
                 # Kept until they are copied.
                 others = results_of(other, others, made, n)
-            with nogil:
+            if self.brief:
                 done = self.group(claims, n, chosen, made, used, clusters, options, field, out, &failed)
+            else:
+                with nogil:
+                    done = self.group(claims, n, chosen, made, used, clusters, options, field, out, &failed)
             if not done:
                 raise MemoryError
             return failed, [used[i] != 0 for i in range(n_choices)]
@@ -478,6 +485,46 @@ cdef class DrgRequest(InpatientRequest):
         try:
             failed, used = self.group_into(&out, 1, versions, options, other)
             return PyBytes_FromStringAndSize(<char*>out.at, out.size), failed, used
+        finally:
+            leave_spare(out)
+
+    def answer_one(self, known, flags):
+        """Answer a request with one claim: return (response, release). None if there is not exactly one, it is not
+        plain, or no row applies to it.
+
+        ``known``: by (version, discharge date), as in ``choices``, the EncodedVersion and the name of its release.
+        ``flags``: by (tie breaker, affect flags, detail), bits of ``GroupingOptions.flags()``. What they raise is
+        passed on.
+        """
+        cdef const WireClaim* claim = <const WireClaim*>self.claims.at
+        cdef EncodedVersion version
+        cdef Version* chosen
+        cdef Text made
+        cdef uint32_t options
+        cdef uint8_t used = 0
+        cdef Py_ssize_t failed = 0
+        cdef Buffer out
+        cdef bint done
+        if len(self) != 1 or not claim.plain:
+            return None
+        options = flags[self.tie_breaker, self.affect_flags, self.detail]
+        version, release = known[self.choices[0]]
+        version.check()
+        chosen = &version.version
+        made.at = NULL
+        made.size = 0
+        out = take_spare()
+        try:
+            if self.brief:
+                done = self.group(claim, 1, &chosen, &made, &used, chosen.grouper.n_clusters, options, 1, &out, &failed)
+            else:
+                with nogil:
+                    done = self.group(
+                        claim, 1, &chosen, &made, &used, chosen.grouper.n_clusters, options, 1, &out, &failed
+                    )
+            if not done:
+                raise MemoryError
+            return None if failed else (PyBytes_FromStringAndSize(<char*>out.at, out.size), release)
         finally:
             leave_spare(out)
 

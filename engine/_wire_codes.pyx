@@ -45,6 +45,7 @@ from ._core cimport (
     status_of,
     text_of,
 )
+from ._memory cimport prefetch
 from ._proto cimport (
     FIELD,
     LENGTH,
@@ -69,17 +70,7 @@ from ._proto cimport (
     size_of_varint,
     skip,
 )
-from ._wire cimport leave_spare, take_spare
-
-cdef extern from *:
-    """
-    #if defined(_MSC_VER)
-    #define codeset_fetch(address) ((void)(address))
-    #else
-    #define codeset_fetch(address) __builtin_prefetch(address)
-    #endif
-    """
-    void fetch_address "codeset_fetch"(const void* address) noexcept nogil
+from ._wire cimport BRIEF, leave_spare, take_spare
 
 cdef enum:
     BLOCK = 16              # codes whose rows are on their way from memory at a time
@@ -89,7 +80,6 @@ cdef enum:
     DISPLAY = 2 * PRINTED   # bytes of a printed code at most
     ISO = 10                # bytes of a date in words
     LATEST = 99999999       # CCYYMMDD that a pack can mean by any date
-    LONGEST_UNARY = 4096    # bytes of a request for one code that are read with the GIL held
 
 
 # --- the words ----------------------------------------------------------------------------------------------
@@ -342,20 +332,20 @@ cdef inline void look(const OnDay* on, Finding* finding) noexcept nogil:
     cdef Found* found = &finding.found
     finding.status = look_up(on.table, finding.key, on.day, found)
     if found.node >= 0:
-        fetch_address(on.node_title + found.node)
-        fetch_address(on.table.node_key + found.node)
-        fetch_address(on.table.node_kind + found.node)
+        prefetch(on.node_title + found.node)
+        prefetch(on.table.node_key + found.node)
+        prefetch(on.table.node_kind + found.node)
     if found.code >= 0:
-        fetch_address(on.table.code_spell + found.code)
+        prefetch(on.table.code_spell + found.code)
 
 
 cdef inline void ask_for_text(const OnDay* on, const Finding* finding) noexcept nogil:
     if finding.found.node >= 0:
-        fetch_address(on.title_text + on.node_title[finding.found.node])
-        fetch_address(on.title_text + on.node_title[finding.found.node] + 64)
+        prefetch(on.title_text + on.node_title[finding.found.node])
+        prefetch(on.title_text + on.node_title[finding.found.node] + 64)
     if finding.found.code >= 0:
-        fetch_address(on.table.spell_first + on.table.code_spell[finding.found.code])
-        fetch_address(on.table.spell_last + on.table.code_spell[finding.found.code])
+        prefetch(on.table.spell_first + on.table.code_spell[finding.found.code])
+        prefetch(on.table.spell_last + on.table.code_spell[finding.found.code])
 
 
 cdef int read_finding(const OnDay* on, Text code, Finding* finding, Buffer* replaced) noexcept nogil:
@@ -1033,7 +1023,7 @@ def answer_code(bytes raw not None, known, today):
     cdef Finding finding
     cdef Buffer replaced, out
     cdef bint done = False
-    if whole.size > LONGEST_UNARY or not read_fields(whole, 0, 1, &code, &choice) or choice.date < 0:
+    if whole.size > BRIEF or not read_fields(whole, 0, 1, &code, &choice) or choice.date < 0:
         return None
     if choice.date == 0 and choice.release.size == 0:
         choice.date = -<int32_t>today()

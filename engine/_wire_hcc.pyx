@@ -314,8 +314,11 @@ cdef class HccRequest(Request):
                     return None
                 # Kept until they are copied.
                 others = results_of(other, others, made, n)
-            with nogil:
+            if self.brief:
                 done = self.score(members, n, ways, made, used, full, &out)
+            else:
+                with nogil:
+                    done = self.score(members, n, ways, made, used, full, &out)
             if not done:
                 raise MemoryError
             return PyBytes_FromStringAndSize(<char*>out.at, out.size), [used[i] != 0 for i in range(n_choices)]

@@ -213,8 +213,11 @@ cdef class EditRequest(InpatientRequest):
                     raise ValueError("a claim is not plain")
                 # Kept until they are copied.
                 others = results_of(other, others, made, n)
-            with nogil:
+            if self.brief:
                 done = self.edit_all(editor, claims, n, made, &out, &failed)
+            else:
+                with nogil:
+                    done = self.edit_all(editor, claims, n, made, &out, &failed)
             if not done:
                 raise MemoryError
             groups = None

@@ -230,12 +230,11 @@ class Calls:
         seconds = self._config.request_timeout or None
 
         def run(raw: bytes, facts: Facts) -> bytes:
-            request = method.request()
             try:
                 response = None if from_bytes is None else from_bytes(raw, facts)
                 if response is not None:
                     return response
-                request.ParseFromString(raw)
+                request = method.request.FromString(raw)
             except DecodeError:
                 raise MalformedMessageError(
                     f"{method.name}: the {len(raw):,} bytes received are not a "

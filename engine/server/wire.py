@@ -7,7 +7,6 @@ wrong with goes through the messages after all, alone.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -21,6 +20,7 @@ from ..drg import HacCriteria, MsdrgGrouper, grouping_failed
 from ..errors import CodesetError
 from .calls import Facts
 from .convert import fill_error, grouping_options
+from .known import KnownOfLatest
 
 if TYPE_CHECKING:
     from ..library import Library
@@ -43,9 +43,7 @@ class DrgWire:
     def __init__(self) -> None:
         # Two threads at the first use of a version may both encode it; it is the same.
         self._versions: WeakKeyDictionary[MsdrgGrouper, EncodedVersion] = WeakKeyDictionary()
-        # What single claims chose from a library, and the release's name.
-        self._chosen: WeakKeyDictionary[Library, dict[tuple[str, int], tuple[EncodedVersion, str]]]
-        self._chosen = WeakKeyDictionary()
+        self._known = KnownOfLatest(self._choose)
 
     def answer(
         self,
@@ -73,7 +71,7 @@ class DrgWire:
     def plan(self, request: InpatientRequest, library: Library, through_messages: GroupThroughMessages) -> DrgPlan:
         """Return what the core is told to group a request with. Raises InvalidFieldError for wrong options."""
         wanted = request.tie_breaker, request.affect_flags, request.detail
-        flags = _flags(*wanted)
+        flags = _FLAGS[wanted]
         versions: list[EncodedVersion | None] = []
         for version, date in request.choices:
             try:
@@ -86,46 +84,40 @@ class DrgWire:
     def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
         """Return the response to the request ``raw``, a GroupDrgRequest: a batch of one claim has the same bytes.
 
-        None where the claim is not plain or cannot be grouped, and where there is not exactly one: what to say then is
-        the messages' to know. Raises DecodeError, and what wrong options raise.
+        None where the claim is not plain or cannot be grouped, where there is not exactly one, and where options are
+        wrong: what to say then is the messages' to know. Raises DecodeError.
         """
         try:
             request = DrgRequest(raw)
         except ValueError:
             raise DecodeError("not a request to group an inpatient claim") from None
-        found = self.choice_of_one(request, library)
+        try:
+            found = request.answer_one(self._known.of(library), _FLAGS)
+        except CodesetError:
+            return None
         if found is None:
             return None
-        version, flags, release = found
-        try:
-            response, failed, _ = request.answer([version], flags, _not_plain)
-        except _NotPlainError:
-            return None
-        if failed:
-            return None
-        facts.releases = release
+        response, facts.releases = found
         return response
 
     def choice_of_one(self, request: InpatientRequest, library: Library) -> tuple[EncodedVersion, int, str] | None:
         """Return what groups the one claim of a request, the options' flags, and the release's name; None where it is
-        not one claim, or not a plain one. Raises InvalidFieldError for wrong options.
+        not one claim, or not a plain one, or options are wrong.
         """
         choices = request.choices
         if len(request) != 1 or len(choices) != 1:
             return None
-        flags = _flags(request.tie_breaker, request.affect_flags, request.detail)
-        chosen = self._chosen.get(library)
-        if chosen is None:
-            chosen = self._chosen.setdefault(library, {})
-        found = chosen.get(choices[0])
-        if found is None:
-            try:
-                grouper = library.claim_grouper(*choices[0])
-            except CodesetError:
-                return None
-            # No more than there are versions and days that they cover.
-            found = chosen[choices[0]] = self._encoded(grouper), f"msdrg/{grouper.version}"
-        return found[0], flags, found[1]
+        try:
+            flags = _FLAGS[request.tie_breaker, request.affect_flags, request.detail]
+            version, release = self._known.of(library)[choices[0]]
+        except CodesetError:
+            return None
+        return version, flags, release
+
+    def _choose(self, library: Library, choice: tuple[str, int]) -> tuple[EncodedVersion, str]:
+        """Return what groups a claim with (version, discharge date), and the release's name."""
+        grouper = library.claim_grouper(*choice)
+        return self._encoded(grouper), f"msdrg/{grouper.version}"
 
     def _encoded(self, grouper: MsdrgGrouper) -> EncodedVersion:
         found = self._versions.get(grouper)
@@ -172,14 +164,6 @@ class DrgPlan:
         facts.releases = ",".join(sorted(releases))
 
 
-class _NotPlainError(Exception):
-    """The one claim of a request is not plain."""
-
-
-def _not_plain(claims: list[bytes]) -> list[bytes]:
-    raise _NotPlainError
-
-
 def _options(tie_breaker: int, affect_flags: int, detail: int) -> grouping_pb2.DrgOptions:
     return grouping_pb2.DrgOptions(
         tie_breaker=tie_breaker,  # type: ignore[arg-type]
@@ -188,10 +172,15 @@ def _options(tie_breaker: int, affect_flags: int, detail: int) -> grouping_pb2.D
     )
 
 
-@functools.lru_cache(64)
-def _flags(tie_breaker: int, affect_flags: int, detail: int) -> int:
-    """Return options as the grouper takes them. Raises InvalidFieldError."""
-    return grouping_options(_options(tie_breaker, affect_flags, detail)).flags()
+class _Flags(dict[tuple[int, int, int], int]):
+    """Options (tie breaker, affect flags, detail) as the grouper takes them. Raises InvalidFieldError."""
+
+    def __missing__(self, wanted: tuple[int, int, int]) -> int:
+        found = self[wanted] = grouping_options(_options(*wanted)).flags()
+        return found
+
+
+_FLAGS = _Flags()
 
 
 def _encode(grouper: MsdrgGrouper) -> EncodedVersion:

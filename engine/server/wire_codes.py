@@ -8,7 +8,6 @@ the same. An item that anything is wrong with goes through the messages after al
 from __future__ import annotations
 
 import datetime
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from ..codes import EXAMPLES, LONGEST_SHOWN, SENTENCES, SHOWN_OF_LONGER
 from ..compile_codes import KINDS
 from ..errors import CodesetError
 from .calls import Facts
+from .known import KnownOfLatest
 
 if TYPE_CHECKING:
     from ..library import Library
@@ -29,15 +29,12 @@ __all__ = ["WORDING", "CodesWire"]
 WORDING = Wording(SENTENCES, KINDS, EXAMPLES, LONGEST_SHOWN, SHOWN_OF_LONGER)
 """The sentences of ``engine.codes``."""
 
-_MOST_KNOWN = 8192
-"""Choices remembered. A caller may name any day of the calendar."""
-
 
 class CodesWire:
     """Answers validations from their bytes. Thread-safe."""
 
     def __init__(self) -> None:
-        self._known: _Known | None = None
+        self._known = KnownOfLatest(_on_day)
 
     def answer(
         self,
@@ -59,7 +56,7 @@ class CodesWire:
         except ValueError:
             raise DecodeError("not a request to validate codes") from None
         check_size(len(request), facts)
-        known = self._known_of(library)
+        known = self._known.of(library)
         days: list[ReleaseOnDay | None] = []
         # One day for the whole request.
         today = -_today()
@@ -92,7 +89,7 @@ class CodesWire:
     def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
         """Return the response to the request ``raw``, a ValidateCodeRequest; None if it is not plain."""
         try:
-            found = answer_code(raw, self._known_of(library), _today)
+            found = answer_code(raw, self._known.of(library), _today)
         except CodesetError:
             return None
         if found is None:
@@ -100,37 +97,15 @@ class CodesWire:
         response, facts.releases = found
         return response
 
-    def _known_of(self, library: Library) -> _Known:
-        known = self._known
-        if known is None or known.library() is not library:
-            # Two threads may both begin anew; what they find is the same.
-            known = self._known = _Known(library)
-        return known
 
-
-class _Known(dict[tuple[str, str, int], ReleaseOnDay]):
-    """What a library makes of (system, release, date); date 0: that of the release, below 0: minus the current day,
-    where neither is named. Found when asked for; raises CodesetError where there is nothing.
+def _on_day(library: Library, choice: tuple[str, str, int]) -> ReleaseOnDay:
+    """Return what a library makes of (system, release, date); date 0: that of the release, below 0: minus the current
+    day, where neither is named. Raises CodesetError where there is nothing.
     """
-
-    def __init__(self, library: Library) -> None:
-        # Not to keep a library that was replaced: it goes, and so do its packs, when the last request on it ends.
-        self.library = weakref.ref(library, self._forget)
-
-    def __missing__(self, choice: tuple[str, str, int]) -> ReleaseOnDay:
-        system, release, date = choice
-        library = self.library()
-        # Who asks has it.
-        assert library is not None
-        chosen = library.code_system(system, release=release or None, date=date if date > 0 else None)
-        about = terminology_pb2.CodeValidation(system=chosen.system, release=chosen.release, date=chosen.date)
-        if len(self) >= _MOST_KNOWN:
-            self.clear()
-        found = self[choice] = ReleaseOnDay(chosen.core, WORDING, chosen.date, about.SerializeToString())
-        return found
-
-    def _forget(self, _: object) -> None:
-        self.clear()
+    system, release, date = choice
+    chosen = library.code_system(system, release=release or None, date=date if date > 0 else None)
+    about = terminology_pb2.CodeValidation(system=chosen.system, release=chosen.release, date=chosen.date)
+    return ReleaseOnDay(chosen.core, WORDING, chosen.date, about.SerializeToString())
 
 
 def _today() -> int:
