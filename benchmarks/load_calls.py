@@ -20,6 +20,7 @@ from google.protobuf.json_format import ParseDict
 import engine
 from engine._pb.codeset.v1 import grouping_pb2, scoring_pb2, terminology_pb2
 from engine.client import to_dict
+from engine.rpc import GROUPING, methods
 
 from .load_server import ECHO
 
@@ -276,48 +277,37 @@ def _edit(questions: Questions, name: str) -> Asking:
     claims = _read("mce_claims") + questions.claims[:3_000]
     messages = [ParseDict(claim, grouping_pb2.InpatientClaim()) for claim in claims]
     expected = [result.to_dict() for result in questions.library.edit_claims_many(claims)]
-    if name == "EditClaim":
-        return Asking(
-            name,
-            "/codeset.v1.GroupingService/EditClaim",
-            [grouping_pb2.EditClaimRequest(claim=message).SerializeToString() for message in messages],
-            lambda raw: [grouping_pb2.EditClaimResponse.FromString(raw).result],
-            lambda index, position, result: to_dict(result) != expected[index],
-        )
-    batched = [questions.of_batch(batch, BATCH, len(claims)) for batch in range(2)]
-    return Asking(
-        name,
-        "/codeset.v1.GroupingService/BatchEditClaims",
-        [
-            grouping_pb2.BatchEditClaimsRequest(claims=[messages[i] for i in batch]).SerializeToString()
-            for batch in batched
-        ],
-        lambda raw: grouping_pb2.BatchEditClaimsResponse.FromString(raw).results,
-        lambda index, position, result: to_dict(result) != expected[batched[index][position]],
-        items=BATCH,
-    )
+    return _as_in_process(questions, name, "claim", messages, expected)
 
 
 def _score(questions: Questions, name: str) -> Asking:
     messages = [ParseDict(member, scoring_pb2.RiskMember()) for member in questions.members]
     expected = [result.to_dict() for result in questions.library.score_hcc_many(questions.members)]
-    if name == "ScoreHcc":
+    return _as_in_process(questions, name, "member", messages, expected)
+
+
+def _as_in_process(
+    questions: Questions, name: str, item: str, messages: Sequence[Any], expected: Sequence[Any]
+) -> Asking:
+    """Ask for one of ``messages``, which a request has as ``item``; or, by a name with Batch, for many. ``expected``:
+    what the engine answers to each in process.
+    """
+    path = f"/codeset.v1.GroupingService/{name}"
+    (method,) = (method for method in methods(GROUPING) if method.name == name)
+    if not name.startswith("Batch"):
         return Asking(
             name,
-            "/codeset.v1.GroupingService/ScoreHcc",
-            [scoring_pb2.ScoreHccRequest(member=message).SerializeToString() for message in messages],
-            lambda raw: [scoring_pb2.ScoreHccResponse.FromString(raw).result],
+            path,
+            [method.request(**{item: message}).SerializeToString() for message in messages],
+            lambda raw: [method.response.FromString(raw).result],  # type: ignore[attr-defined]
             lambda index, position, result: to_dict(result) != expected[index],
         )
     batched = [questions.of_batch(batch, BATCH, len(messages)) for batch in range(2)]
     return Asking(
         name,
-        "/codeset.v1.GroupingService/BatchScoreHcc",
-        [
-            scoring_pb2.BatchScoreHccRequest(members=[messages[i] for i in batch]).SerializeToString()
-            for batch in batched
-        ],
-        lambda raw: scoring_pb2.BatchScoreHccResponse.FromString(raw).results,
+        path,
+        [method.request(**{f"{item}s": [messages[i] for i in batch]}).SerializeToString() for batch in batched],
+        lambda raw: method.response.FromString(raw).results,  # type: ignore[attr-defined]
         lambda index, position, result: to_dict(result) != expected[batched[index][position]],
         items=BATCH,
     )
