@@ -43,7 +43,7 @@ def finish(calls: Calls, count: int = 1, **values: Any) -> None:
         setattr(facts, name, value)
     for _ in range(count):
         context: Any = _Context()
-        calls.finished("a.Service", "Method", facts, ("OK", ""), 0.0, context, 10, 20)
+        calls.finished("a.Service", "Method", facts, ("OK", ""), 0.0, context, "", 10, 20)
 
 
 async def in_a_loop(count: int = 1, **values: Any) -> None:
