@@ -21,7 +21,7 @@ from ..errors import AddressUnavailableError, InvalidFieldError
 from ..library import Library
 from ..rpc import CATALOG, GROUPING, SERVICES, TERMINOLOGY, methods
 from .auth import Guard
-from .calls import Calls
+from .calls import METADATA, Calls
 from .config import ServerConfig
 from .files import write_whole
 from .health import Health, add_reflection
@@ -51,6 +51,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler of a call, None if its method is none of ours."""
+        METADATA.set(handler_call_details.invocation_metadata or ())
         return self._handlers.get(handler_call_details.method)
 
 

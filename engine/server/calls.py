@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -40,7 +41,7 @@ from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS, Method, status_of
 from .config import ServerConfig
 from .logs import CALLER, LOGGER, direct, where
 
-__all__ = ["Answer", "Calls", "Facts", "public_error"]
+__all__ = ["METADATA", "Answer", "Calls", "Facts", "public_error"]
 
 _logger = logging.getLogger(f"{LOGGER}.call")
 
@@ -83,11 +84,18 @@ DecodeError if the bytes are no such request, and CodesetError.
 Observe = Callable[[str, str, tuple[str, str], Facts, float, int, int], None]
 """Told of every finished call: service, method, (status, reason), facts, seconds, bytes received, bytes sent."""
 
-Trace = Callable[[str, str, tuple[str, str], Facts, float, Iterable[tuple[str, Any]]], None]
+Trace = Callable[[str, str, tuple[str, str], Facts, float, "Metadata"], None]
 """Told of every finished call: service, method, (status, reason), facts, seconds, metadata."""
 
 _OK: tuple[str, str] = ("OK", "")
 _CANCELLED: tuple[str, str] = ("CANCELLED", "")
+
+Metadata: TypeAlias = Iterable[tuple[str, Any]]
+
+METADATA: ContextVar[Metadata] = ContextVar("metadata", default=())
+"""Metadata of the call being answered. Set where its handler is found: gRPC has read it for that, and would read it
+once more for whoever asks the call's context.
+"""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
@@ -136,13 +144,13 @@ class Calls:
                 sent = len(response)
                 return response
             except Exception as error:
-                request_id = _request_id(context)
+                request_id = _request_id(METADATA.get())
                 shown = self._shown(error, method, request_id)
                 outcome = (status_of(shown.code).name, shown.code)
                 await _abort(context, shown, request_id)
             finally:
                 self.active -= 1
-                self.finished(method.service, method.name, facts, outcome, started, context, request_id, len(raw), sent)
+                self.finished(method.service, method.name, facts, outcome, started, request_id, len(raw), sent)
 
         return handle
 
@@ -160,7 +168,7 @@ class Calls:
             started = time.perf_counter()
             total = Facts()
             total.items = 0
-            request_id = _request_id(context)
+            request_id = _request_id(METADATA.get())
             outcome = _CANCELLED
             received = sent = 0
             releases: set[str] = set()
@@ -184,7 +192,7 @@ class Calls:
             finally:
                 self.active -= 1
                 total.releases = ",".join(sorted(releases))
-                self.finished(method.service, method.name, total, outcome, started, context, request_id, received, sent)
+                self.finished(method.service, method.name, total, outcome, started, request_id, received, sent)
 
         return handle
 
@@ -295,7 +303,6 @@ class Calls:
         facts: Facts,
         outcome: tuple[str, str],
         started: float,
-        context: Context,
         request_id: str,
         received: int,
         sent: int,
@@ -307,19 +314,24 @@ class Calls:
         if self.observe is not None:
             self.observe(service, method, outcome, facts, seconds, received, sent)
         if _logger.isEnabledFor(logging.INFO):
-            _log(service, method, facts, outcome, seconds, request_id or context)
+            about = service, method, facts, outcome, seconds, request_id, METADATA.get(), CALLER.get()
+            handler = direct(_logger)
+            if handler is not None:
+                handler.later("call", _fields, about)
+            else:
+                _logger.info("call", extra={"fields": json.loads(f"{{{_fields(*about)}}}")})
         if self.trace is not None:
-            self.trace(service, method, outcome, facts, seconds, context.invocation_metadata() or ())
+            self.trace(service, method, outcome, facts, seconds, METADATA.get())
 
     async def refuse(self, path: str, error: CodesetError, context: Any) -> NoReturn:
         """End a call that may not be made, before its request is read."""
         started = time.perf_counter()
-        request_id = _request_id(context)
+        request_id = _request_id(METADATA.get())
         facts = Facts()
         facts.items = 0
         service, _, method = path.lstrip("/").partition("/")
         outcome = status_of(error.code).name, error.code
-        self.finished(service, method, facts, outcome, started, context, request_id, 0, 0)
+        self.finished(service, method, facts, outcome, started, request_id, 0, 0)
         await _abort(context, error, request_id)
 
 
@@ -336,34 +348,22 @@ def public_error(error: CodesetError) -> CodesetError:
     return error
 
 
-def _log(
-    service: str, method: str, facts: Facts, outcome: tuple[str, str], seconds: float, request_id: str | Context
-) -> None:
-    about = service, method, facts, outcome, seconds, request_id, CALLER.get()
-    handler = direct(_logger)
-    if handler is not None:
-        handler.later("call", _fields, about)
-    else:
-        _logger.info("call", extra={"fields": json.loads(f"{{{_fields(*about)}}}")})
-
-
 def _fields(
     service: str,
     method: str,
     facts: Facts,
     outcome: tuple[str, str],
     seconds: float,
-    request_id: str | Context,
+    request_id: str,
+    metadata: Metadata,
     caller: str,
 ) -> str:
     """Return the fields of a call's line as JSON without the braces. By hand, since every call pays for it: no text but
     those of ``_quoted`` can have anything in it that JSON quotes.
     """
-    if not isinstance(request_id, str):
-        # Not needed before: reading metadata takes longer than all the rest of a line.
-        request_id = _request_id(request_id)
     fields = (
-        f'"service": "{service}", "method": "{method}", "request_id": "{request_id}", "status": "{outcome[0]}", '
+        f'"service": "{service}", "method": "{method}", "request_id": "{request_id or _request_id(metadata)}", '
+        f'"status": "{outcome[0]}", '
         f'"items": {facts.items}, "duration_ms": {seconds * 1000:.3f}'
     )
     if outcome[1]:
@@ -382,9 +382,9 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _request_id(context: Context) -> str:
+def _request_id(metadata: Metadata) -> str:
     """Return the request id that the caller sent, else another at each call."""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and _ID.fullmatch(value):
             return value
     return f"{_random.getrandbits(64):016x}"

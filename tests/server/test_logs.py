@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.server import logs
-from engine.server.calls import Calls, Facts
+from engine.server.calls import METADATA, Calls, Facts
 from engine.server.config import ServerConfig
 
 
@@ -30,20 +30,13 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-class _Context:
-    """What there is of a call's context for its line."""
-
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("user-agent", "a test"), ("x-request-id", "asked-for.1"))
-
-
 def finish(calls: Calls, count: int = 1, **values: Any) -> None:
     facts = Facts()
     for name, value in values.items():
         setattr(facts, name, value)
+    METADATA.set((("user-agent", "a test"), ("x-request-id", "asked-for.1")))
     for _ in range(count):
-        context: Any = _Context()
-        calls.finished("a.Service", "Method", facts, ("OK", ""), 0.0, context, "", 10, 20)
+        calls.finished("a.Service", "Method", facts, ("OK", ""), 0.0, "", 10, 20)
 
 
 async def in_a_loop(count: int = 1, **values: Any) -> None:
