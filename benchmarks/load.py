@@ -90,7 +90,8 @@ class Figure:
 
 def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
     """Return the closed loops and what each is compared with."""
-    few = max(2, min(4, senders))
+    # Batches: as many as engine.client has under way.
+    few = 2
 
     def one(name: str, how_many: int, limit: str = "") -> tuple[Phase, str]:
         return Phase(name, {name: 1.0}, seconds, how_many), limit
