@@ -13,10 +13,7 @@ from .load_driver import Clients, Outcome, Phase, clients
 from .load_server import Serving, serving
 
 WARM_UP = 0.3
-"""Share of the time before memory counts: packs are mapped, pools and caches fill."""
-
-WARM_UP_SECONDS = 60.0
-"""The longest warm-up."""
+"""Share of the time before memory counts: packs are mapped, caches fill, and every thread has its largest batch."""
 
 FLAT = 0.05
 """Growth over the time that counts, as a share of the median, that still is flat."""
@@ -120,5 +117,5 @@ def _run(server: Serving, load: Clients, phase: Phase, workers: int) -> Soak:
             memory[1].sample(at, callers)
     used = server.cpu_seconds() - cpu
     outcome = load.finish()
-    warm_up = min(WARM_UP * phase.seconds, WARM_UP_SECONDS)
+    warm_up = WARM_UP * phase.seconds
     return Soak(outcome, memory, warm_up, used / outcome.seconds, workers)

@@ -46,7 +46,8 @@ cdef inline bint grow(Buffer* buffer, Py_ssize_t more) noexcept nogil:
     cdef Py_ssize_t room
     if buffer.room - buffer.size >= more:
         return True
-    room = 2 * buffer.room + more
+    # The first is of a few items mostly: enough for them at once.
+    room = 2 * buffer.room + more + 256
     moved = realloc(buffer.at, room)
     if moved == NULL:
         return False
