@@ -63,7 +63,8 @@ cdef extern from *:
        key_of_text. */
     static inline uint64_t codeset_key_of_word(uint64_t word) {
         const uint64_t ones = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
-        const uint64_t dotted = 0 - (uint64_t)(((word >> 24) & 0xFF) == '.');
+        /* After a third character: behind a NUL it is none to be dropped. */
+        const uint64_t dotted = 0 - (uint64_t)((((word >> 24) & 0xFF) == '.') & (((word >> 16) & 0xFF) != 0));
         const uint64_t undotted = (word & 0xFFFFFF) | ((word >> 8) & 0x00FFFFFFFF000000ULL);
         uint64_t alnum, full, bad;
         word ^= (word ^ undotted) & dotted;

@@ -6,7 +6,7 @@ import datetime
 
 import numpy as np
 import pytest
-from codes_made_up import DATES, Oracle, as_array, code_systems, in_memory, normalized, others, questions
+from codes_made_up import DATES, Oracle, as_array, code_systems, in_memory, normalized, others, questions, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,3 +132,15 @@ def test_keys_keep_text_and_order(a: str, b: str) -> None:
     assert _core.key_text(key_a) == a
     assert _core.key_of_code(a.lower().encode()) == key_a
     assert _core.pack_keys([a, b, None, ""]).tolist() == [key_a, key_b, 0, 0]
+
+
+def test_a_dot_behind_a_nul_is_no_dot_of_a_code() -> None:
+    """It stands where the dot of a code does, and what is before it would pass for a shorter code."""
+    system, date = in_memory(tables()), 20210101
+    codes = ["U0\0.", "U\0\0.", "\0\0\0.", "U0\0.1", "U0\0.\0"]
+    malformed = [int(Status.MALFORMED)] * len(codes)
+    assert [int(system.status(code, date)) for code in codes] == malformed
+    assert system.validate_many(codes, date).tolist() == malformed
+    assert system.validate_many([code.encode() for code in codes], date).tolist() == malformed
+    assert system.validate_many(np.array([code.encode() for code in codes], "S8"), date).tolist() == malformed
+    assert system.status("U01.", date) is system.status("U01", date) is Status.VALID
