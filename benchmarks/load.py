@@ -35,22 +35,12 @@ from rich.table import Table
 from .load_calls import UNARY
 from .load_driver import Outcome, Phase, clients, corrected
 from .load_server import Serving, loopback, serving, workers_supported
-from .soak import Soak, soak
+from .soak import CLAIM_SYSTEM, Soak, soak
 
 OUTPUT = Path(__file__).parents[1] / "build" / "bench"
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 OPEN_SHARES = (0.5, 0.8)
 """Rates of the open loops, as shares of the closed loop's."""
-
-MIXED = {
-    "ValidateCode": 30.0,
-    "GroupDrg": 40.0,
-    "EditClaim": 10.0,
-    "ScoreHcc": 10.0,
-    "BatchGroupDrg, DRG": 1.0,
-    "BatchGroupDrg, full": 1.0,
-    "StreamGroupDrg, full": 1.0,
-}
 
 
 @dataclass
@@ -109,7 +99,7 @@ def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
         ]
     found.append(one("StreamGroupDrg, full", few, "in process, full"))
     found += [one(name, few) for name in ("BatchValidateCodes", "BatchEditClaims", "BatchScoreHcc")]
-    found.append((Phase("mixed", MIXED, seconds, senders), ""))
+    found.append((Phase("mixed", CLAIM_SYSTEM, seconds, senders), ""))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import Any
@@ -40,7 +41,7 @@ ONE_SERVERS_OWN = frozenset(
 """Failures that another server need not have: of two calls for the same, the other may be answered."""
 
 
-class BaseClient:
+class BaseClient(ABC):
     """Options that both clients take; see ``Client``."""
 
     def __init__(
@@ -86,9 +87,9 @@ class BaseClient:
         self._options = options(attempts, [*own, *channel_options])
         self._start()
 
+    @abstractmethod
     def _start(self) -> None:
         """Make what is there before the first call."""
-        raise NotImplementedError
 
     def _unreachable(self, timeout: float) -> ServiceUnavailableError:
         return ServiceUnavailableError(
