@@ -72,6 +72,11 @@ class Facts:
         self.errors = 0
         self.releases: str = ""
 
+    def answered(self, releases: set[str], others: Facts) -> None:
+        """Note what answered a batch: ``releases``, and for items that took another way what ``others`` say."""
+        self.errors = others.errors
+        self.releases = ",".join(sorted(releases.union(filter(None, others.releases.split(",")))))
+
 
 Answer = Callable[[Any, Facts], Message]
 """Answers a decoded request. Runs on the event loop or in a thread; raises CodesetError."""

@@ -154,14 +154,13 @@ class DrgPlan:
 
     def account(self, facts: Facts, failed: int, used: list[bool]) -> None:
         """Write down how many claims have an error and which versions answered, given what the core returned."""
-        facts.errors = failed + self._others.errors
         releases = {
             f"msdrg/{version.grouper.version}"
             for version, answered in zip(self.versions, used, strict=True)
             if version is not None and answered
         }
-        releases.update(filter(None, self._others.releases.split(",")))
-        facts.releases = ",".join(sorted(releases))
+        facts.answered(releases, self._others)
+        facts.errors += failed
 
 
 def _options(tie_breaker: int, affect_flags: int, detail: int) -> grouping_pb2.DrgOptions:

@@ -80,10 +80,8 @@ class CodesWire:
             return [result.SerializeToString() for result in through_messages(messages, others, library).results]
 
         response, used = request.answer(days, other)
-        facts.errors = others.errors
         releases = {day.id for day, answered in zip(days, used, strict=True) if day is not None and answered}
-        releases.update(filter(None, others.releases.split(",")))
-        facts.releases = ",".join(sorted(releases))
+        facts.answered(releases, others)
         return response
 
     def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:

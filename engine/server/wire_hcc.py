@@ -73,10 +73,8 @@ class HccWire:
         answered = request.answer(choices, plan.full, other)
         assert answered is not None
         response, used = answered
-        facts.errors = others.errors
         releases = {choice.release for choice, was in zip(choices, used, strict=True) if choice is not None and was}
-        releases.update(filter(None, others.releases.split(",")))
-        facts.releases = ",".join(sorted(releases))
+        facts.answered(releases, others)
         return response
 
     def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
