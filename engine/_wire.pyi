@@ -12,8 +12,6 @@ __test__: dict[str, Any]
 @disjoint_base
 class Request:
     def __init__(self, raw: bytes) -> None: ...
-    @property
-    def choices(self) -> list[tuple[str, int]]: ...
 
 @disjoint_base
 class InpatientRequest(Request):
@@ -21,21 +19,23 @@ class InpatientRequest(Request):
     affect_flags: int
     detail: int
     def __len__(self) -> int: ...
+    @property
+    def choices(self) -> list[str | int]: ...
 
 @final
 class DrgRequest(InpatientRequest):
     def answer(
         self, versions: Sequence[EncodedVersion | None], options: int, other: Callable[[list[bytes]], list[bytes]]
-    ) -> tuple[bytes, int, list[bool]]: ...
+    ) -> tuple[bytes, int, set[EncodedVersion]]: ...
     def answer_one(
         self,
-        known: SupportsGetItem[tuple[str, int], tuple[EncodedVersion, str]],
+        known: SupportsGetItem[str | int, EncodedVersion],
         flags: SupportsGetItem[tuple[int, int, int], int],
     ) -> tuple[bytes, str] | None: ...
 
 @final
 class EncodedVersion:
-    grouper: Grouper
+    release: str
     def __init__(
         self,
         grouper: Grouper,

@@ -183,18 +183,6 @@ cdef class Request:
     def __dealloc__(self):
         free(self.choice.at)
 
-    @property
-    def choices(self):
-        """What items name their tables with: (version of a grouper, empty where the date decides; discharge date), or
-        (risk adjustment model, payment year).
-        """
-        cdef Choice* choice = <Choice*>self.choice.at
-        cdef Py_ssize_t i
-        return [
-            ((<char*>choice[i].name.at)[:choice[i].name.size].decode(), choice[i].number)
-            for i in range(self.choice.size // <Py_ssize_t>sizeof(Choice))
-        ]
-
     cdef int read(self, Text whole) noexcept nogil:
         return 0
 
@@ -214,6 +202,15 @@ cdef class InpatientRequest(Request):
     def __len__(self):
         """Number of claims."""
         return self.claims.size // <Py_ssize_t>sizeof(WireClaim)
+
+    @property
+    def choices(self):
+        """What claims name their tables with: a version of the grouper, or where they name none, the discharge date
+        (CCYYMMDD, 0: none).
+        """
+        cdef Choice* choice = <Choice*>self.choice.at
+        cdef Py_ssize_t i
+        return [choice_of(choice + i) for i in range(self.choice.size // <Py_ssize_t>sizeof(Choice))]
 
     cdef bint read_options(self, Text message) noexcept nogil:
         """Options that come in several pieces are one message: what a later piece does not say stays."""
@@ -332,7 +329,7 @@ cdef class InpatientRequest(Request):
 
     cdef tuple group_into(self, Buffer* out, uint32_t field, versions, unsigned int options, other):
         """Group the claims and append their DrgResults to a response, in the field of that number. Return (failed,
-        used) of ``DrgRequest.answer``, whose arguments the others are.
+        answered) of ``DrgRequest.answer``, whose arguments the others are.
         """
         cdef Py_ssize_t n = len(self), n_choices = self.choice.size // <Py_ssize_t>sizeof(Choice)
         cdef WireClaim* claims = <WireClaim*>self.claims.at
@@ -375,7 +372,7 @@ cdef class InpatientRequest(Request):
                     done = self.group(claims, n, chosen, made, used, clusters, options, field, out, &failed)
             if not done:
                 raise MemoryError
-            return failed, [used[i] != 0 for i in range(n_choices)]
+            return failed, {versions[i] for i in range(n_choices) if used[i]}
         finally:
             PyMem_Free(chosen)
             PyMem_Free(made)
@@ -474,8 +471,8 @@ cdef class DrgRequest(InpatientRequest):
         return 1
 
     def answer(self, versions, unsigned int options, other):
-        """Return (response, failed, used): the response's bytes, how many claims the version that answered has no row
-        for, and a list that says of each choice whether a claim with it was answered.
+        """Return (response, failed, answered): the response's bytes, how many claims the version that answered has no
+        row for, and the set of versions that answered.
 
         ``versions``: the EncodedVersion of each of ``choices``, None where there is none. ``options``: bits of
         ``GroupingOptions.flags()``. ``other``: called with a list, the bytes of every claim that is not plain,
@@ -483,8 +480,8 @@ cdef class DrgRequest(InpatientRequest):
         """
         cdef Buffer out = take_spare()
         try:
-            failed, used = self.group_into(&out, 1, versions, options, other)
-            return PyBytes_FromStringAndSize(<char*>out.at, out.size), failed, used
+            failed, answered = self.group_into(&out, 1, versions, options, other)
+            return PyBytes_FromStringAndSize(<char*>out.at, out.size), failed, answered
         finally:
             leave_spare(out)
 
@@ -492,7 +489,7 @@ cdef class DrgRequest(InpatientRequest):
         """Answer a request with one claim: return (response, release). None if there is not exactly one, it is not
         plain, or no row applies to it.
 
-        ``known``: by (version, discharge date), as in ``choices``, the EncodedVersion and the name of its release.
+        ``known``: the EncodedVersion by what ``choices`` has.
         ``flags``: by (tie breaker, affect flags, detail), bits of ``GroupingOptions.flags()``. What they raise is
         passed on.
         """
@@ -508,7 +505,7 @@ cdef class DrgRequest(InpatientRequest):
         if len(self) != 1 or not claim.plain:
             return None
         options = flags[self.tie_breaker, self.affect_flags, self.detail]
-        version, release = known[self.choices[0]]
+        version = <EncodedVersion?>known[choice_of(<const Choice*>self.choice.at)]
         version.check()
         chosen = &version.version
         made.at = NULL
@@ -524,9 +521,15 @@ cdef class DrgRequest(InpatientRequest):
                     )
             if not done:
                 raise MemoryError
-            return None if failed else (PyBytes_FromStringAndSize(<char*>out.at, out.size), release)
+            return None if failed else (PyBytes_FromStringAndSize(<char*>out.at, out.size), version.release)
         finally:
             leave_spare(out)
+
+
+cdef inline object choice_of(const Choice* choice):
+    if choice.name.size:
+        return (<const char*>choice.name.at)[:choice.name.size].decode()
+    return choice.number
 
 
 cdef inline void keys_of(const Text* text, uint32_t count, uint64_t* key) noexcept nogil:
@@ -556,11 +559,11 @@ cdef class EncodedVersion:
     ``drgs`` and ``mdcs``: by number, the fields of a Grouping message that the DRG and the MDC decide (titles, weight).
     ``hacs``: encoded ``hacs`` fields of a DiagnosisResult in the order in which they are written, each with its display
     (row of ``compile_msdrg.HAC_DISPLAYS``, 255: none) and status. ``failed``: what a DrgResult says beside id and
-    version where no row applies to the claim.
+    version where no row applies to the claim. ``release``: name of the version's pack, "msdrg/43.1".
     """
 
     cdef Version version
-    cdef readonly Grouper grouper
+    cdef readonly str release
     cdef list _kept
 
     cdef int check(self) except -1:
@@ -576,7 +579,7 @@ cdef class EncodedVersion:
         cdef list chunks
         if self._kept is not None:
             raise TypeError("a version is encoded once")
-        self.grouper = grouper
+        self.release = f"msdrg/{grouper.version}"
         v.grouper = &grouper.tables
         if any(not 0 <= number < 32768 for number in (*drgs, *mdcs)):
             raise ValueError("expected numbers from 0 to 32767")
@@ -592,7 +595,7 @@ cdef class EncodedVersion:
         for rank, number in enumerate(numbered):
             rank_of[number] = rank
         text = b"".join(chunks)
-        self._kept = [by_drg, by_mdc, by_hac, ranks, text]
+        self._kept = [grouper, by_drg, by_mdc, by_hac, ranks, text]
         v.drg = <const Span*>PyByteArray_AS_STRING(by_drg)
         v.mdc = <const Span*>PyByteArray_AS_STRING(by_mdc)
         v.hac = <const Span*>PyByteArray_AS_STRING(by_hac)

@@ -271,6 +271,16 @@ cdef class HccRequest(Request):
         self.most_dx = max(self.most_dx, member.n_dx)
         return choose(&self.choice, self.recent, fields.model, fields.year, &member.choice)
 
+    @property
+    def choices(self):
+        """What members name their tables with: (risk adjustment model, payment year)."""
+        cdef Choice* choice = <Choice*>self.choice.at
+        cdef Py_ssize_t i
+        return [
+            ((<char*>choice[i].name.at)[:choice[i].name.size].decode(), choice[i].number)
+            for i in range(self.choice.size // <Py_ssize_t>sizeof(Choice))
+        ]
+
     def answer(self, choices, bint full, other):
         """Return (response, used): the response's bytes and a list that says of each choice whether a member with it
         was answered; None if there are members that are not plain and ``other`` is None.

@@ -21,7 +21,7 @@ class EditRequest(InpatientRequest):
         versions: Sequence[EncodedVersion | None] | None = None,
         options: int = 0,
         other_groups: Callable[[list[bytes]], list[bytes]] | None = None,
-    ) -> tuple[bytes, int, tuple[int, list[bool]] | None]: ...
+    ) -> tuple[bytes, int, tuple[int, set[EncodedVersion]] | None]: ...
 
 @final
 class EncodedEditor:

@@ -7,6 +7,7 @@ wrong with goes through the messages after all, alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -64,21 +65,23 @@ class DrgWire:
             raise DecodeError("not a request to group inpatient claims") from None
         check_size(len(request), facts)
         plan = self.plan(request, library, through_messages)
-        response, failed, used = request.answer(plan.versions, plan.flags, plan.other)
-        plan.account(facts, failed, used)
+        response, failed, answered = request.answer(plan.versions, plan.flags, plan.other)
+        plan.account(facts, failed, answered)
         return response
 
     def plan(self, request: InpatientRequest, library: Library, through_messages: GroupThroughMessages) -> DrgPlan:
         """Return what the core is told to group a request with. Raises InvalidFieldError for wrong options."""
         wanted = request.tie_breaker, request.affect_flags, request.detail
         flags = _FLAGS[wanted]
-        versions: list[EncodedVersion | None] = []
-        for version, date in request.choices:
-            try:
-                versions.append(self._encoded(library.claim_grouper(version, date)))
-            except CodesetError:
-                # Each of its claims says so through the messages.
-                versions.append(None)
+        choices = request.choices
+        known = self._known.of(library)
+        # A batch may name every day of some years, nearly all of them known.
+        versions = list(map(known.get, choices))
+        for i, version in enumerate(versions):
+            if version is None:
+                # What is still unknown then, each of its claims says through the messages.
+                with contextlib.suppress(CodesetError):
+                    versions[i] = known[choices[i]]
         return DrgPlan(versions, flags, _options(*wanted), library, through_messages)
 
     def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
@@ -100,26 +103,23 @@ class DrgWire:
         response, facts.releases = found
         return response
 
-    def choice_of_one(self, request: InpatientRequest, library: Library) -> tuple[EncodedVersion, int, str] | None:
-        """Return what groups the one claim of a request, the options' flags, and the release's name; None where it is
-        not one claim, or not a plain one, or options are wrong.
+    def choice_of_one(self, request: InpatientRequest, library: Library) -> tuple[EncodedVersion, int] | None:
+        """Return what groups the one claim of a request, and the options' flags; None where it is not one claim, or
+        not a plain one, or options are wrong.
         """
         choices = request.choices
         if len(request) != 1 or len(choices) != 1:
             return None
         try:
             flags = _FLAGS[request.tie_breaker, request.affect_flags, request.detail]
-            version, release = self._known.of(library)[choices[0]]
+            return self._known.of(library)[choices[0]], flags
         except CodesetError:
             return None
-        return version, flags, release
 
-    def _choose(self, library: Library, choice: tuple[str, int]) -> tuple[EncodedVersion, str]:
-        """Return what groups a claim with (version, discharge date), and the release's name."""
-        grouper = library.claim_grouper(*choice)
-        return self._encoded(grouper), f"msdrg/{grouper.version}"
-
-    def _encoded(self, grouper: MsdrgGrouper) -> EncodedVersion:
+    def _choose(self, library: Library, choice: str | int) -> EncodedVersion:
+        """Return what groups a claim with a version or, where it names none, a discharge date."""
+        named = (choice, 0) if isinstance(choice, str) else ("", choice)
+        grouper = library.claim_grouper(*named)
         found = self._versions.get(grouper)
         if found is None:
             found = self._versions[grouper] = _encode(grouper)
@@ -152,14 +152,9 @@ class DrgPlan:
         response = self._through_messages(messages, self._others, self._library)
         return [result.SerializeToString() for result in response.results]
 
-    def account(self, facts: Facts, failed: int, used: list[bool]) -> None:
+    def account(self, facts: Facts, failed: int, answered: set[EncodedVersion]) -> None:
         """Write down how many claims have an error and which versions answered, given what the core returned."""
-        releases = {
-            f"msdrg/{version.grouper.version}"
-            for version, answered in zip(self.versions, used, strict=True)
-            if version is not None and answered
-        }
-        facts.answered(releases, self._others)
+        facts.answered({version.release for version in answered}, self._others)
         facts.errors += failed
 
 

@@ -112,11 +112,11 @@ class EditWire:
                 found = self._drg.choice_of_one(request, library)
                 if found is None:
                     return None
-                version, flags, release = found
+                version, flags = found
                 response, failed, groups = request.answer(editor, None, [version], flags)
                 assert groups is not None
                 failed += groups[0]
-                releases += f",{release}"
+                releases += f",{version.release}"
         except (CodesetError, ValueError):
             return None
         if failed:
