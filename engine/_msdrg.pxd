@@ -276,6 +276,7 @@ cdef struct ProcedureResult:
 
 cdef struct Diagnosis:          # working data
     uint64_t key
+    uint32_t member             # column of exclusion, 0: none
     uint16_t scheme
     uint8_t severity            # 0 non-CC, 1 CC, 2 MCC
     uint8_t poa
@@ -353,9 +354,10 @@ cdef struct Scratch:            # room for the working data of one claim; one pe
     uint32_t* dx_order          # [max_dx] secondary diagnoses in the order the rules walk them
     uint32_t* px_order          # [max_px]
     uint32_t* seen              # [n_clusters] choices met
-    uint32_t* stamp             # [n_clusters] claim number that wrote `seen`
+    uint32_t* stamp             # [n_clusters] claim number that wrote `seen`; not set while `now` is 0
     Satisfied* satisfied        # [n_clusters]
     uint32_t now
+    Py_ssize_t n_clusters
     Py_ssize_t n_satisfied
     uint32_t n_dx
     uint32_t n_px

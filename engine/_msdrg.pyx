@@ -12,7 +12,7 @@ cimport cython
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -29,12 +29,12 @@ cdef extern from *:
     #include <stdint.h>
     #define lowest_bit(x) __builtin_ctzll(x)
     #define several_bits(x) (((x) & ((x) - 1)) != 0)
+    #define CODESET_HASH UINT64_C(0x9E3779B97F4A7C15)
     """
+    const uint64_t HASH "CODESET_HASH"
     int lowest_bit(uint64_t x) noexcept nogil
     bint several_bits(uint64_t x) noexcept nogil
     Py_ssize_t PyUnicode_GET_LENGTH(object o) noexcept
-
-cdef uint64_t HASH = 0x9E3779B97F4A7C15
 
 DETAIL = OPTION_DETAIL
 CODE_ORDER = OPTION_CODE_ORDER
@@ -87,20 +87,15 @@ cdef inline void fetch_codes(const Tables* t, const Claim* claim) noexcept nogil
         prefetch(t.px_slot + ((claim.px[i] * HASH) >> t.px_shift))
 
 
-cdef void read_diagnoses(const Tables* t, Scratch* s) noexcept nogil:
-    """Look the diagnoses up; apply exclusions; gather the atoms of diagnoses and of the claim."""
+cdef const uint8_t* find_diagnoses(const Tables* t, Scratch* s) noexcept nogil:
+    """Look the diagnoses up, and ask for what will be read of them; return the row of ``exclusion`` of the principal,
+    NULL if it excludes nothing.
+    """
     cdef const Claim* claim = s.claim
-    cdef const Scheme* scheme
     cdef const Slot* slot
     cdef Diagnosis* dx
     cdef const uint8_t* excluded = NULL
-    cdef uint32_t i, start
-    cdef bint all_incident = True
-    cdef uint64_t first
-    memset(s.base, 0, sizeof(s.base))
-    s.suppressed_mcc = s.suppressed_cc = ~(<uint64_t>0)
-    s.pdx_mdc = -1
-    s.sex_conflict = 0
+    cdef uint32_t i
     for i in range(s.n_dx):
         dx = s.dx + i
         memset(dx, 0, sizeof(Diagnosis))
@@ -110,8 +105,36 @@ cdef void read_diagnoses(const Tables* t, Scratch* s) noexcept nogil:
         dx.initial_usage = dx.final_usage = USAGE_NEITHER
         dx.poa_error = POA_ERROR_NOT_CHECKED
         slot = find_slot(t.dx_slot, t.dx_shift, dx.key)
-        if dx.key and slot.key:
-            dx.scheme = slot.attributes
+        if dx.key == 0 or slot.key == 0:
+            continue
+        dx.scheme = slot.attributes
+        dx.member = slot.member
+        prefetch(t.scheme + dx.scheme)
+        prefetch((t.scheme_sdx if i else t.scheme_pdx) + <Py_ssize_t>dx.scheme * WORDS)
+        if s.options & OPTION_DETAIL:
+            prefetch((t.mark_sdx if i else t.mark_pdx) + <Py_ssize_t>dx.scheme * WORDS)
+        if i == 0 and slot.group:
+            excluded = t.exclusion + slot.group * t.exclusion_stride
+        if excluded != NULL:
+            prefetch(excluded + (dx.member >> 3))
+    return excluded
+
+
+cdef void read_diagnoses(const Tables* t, Scratch* s) noexcept nogil:
+    """Look the diagnoses up; apply exclusions; gather the atoms of diagnoses and of the claim."""
+    cdef const Claim* claim = s.claim
+    cdef const Scheme* scheme
+    cdef Diagnosis* dx
+    cdef const uint8_t* excluded = find_diagnoses(t, s)
+    cdef uint32_t i, start
+    cdef bint all_incident = True
+    cdef uint64_t first
+    memset(s.base, 0, sizeof(s.base))
+    s.suppressed_mcc = s.suppressed_cc = ~(<uint64_t>0)
+    s.pdx_mdc = -1
+    s.sex_conflict = 0
+    for i in range(s.n_dx):
+        dx = s.dx + i
         scheme = t.scheme + dx.scheme
         if dx.scheme:
             dx.flags = DX_VALID
@@ -124,23 +147,19 @@ cdef void read_diagnoses(const Tables* t, Scratch* s) noexcept nogil:
                     all_incident = False
             else:
                 all_incident = False
-            if dx.key and slot.key and slot.group:
-                excluded = t.exclusion + slot.group * t.exclusion_stride
             add_words(s.base, t.scheme_pdx + <Py_ssize_t>dx.scheme * WORDS)
             continue
+        # A code that is unknown to the grouper can still be a member of an exclusion group.
+        if excluded != NULL and dx.member and (excluded[dx.member >> 3] >> (dx.member & 7)) & 1:
+            dx.flags |= DX_EXCLUDED
         if not dx.scheme:
-            # Unknown to the grouper: no names, no severity; it can still be a member of an exclusion group.
-            if excluded != NULL and dx.key and slot.key:
-                if (excluded[slot.member >> 3] >> (slot.member & 7)) & 1:
-                    dx.flags |= DX_EXCLUDED
+            # No names, no severity.
             continue
         dx.severity = scheme.severity
         dx.n_hacs = scheme.n_hacs
         add_words(s.base, t.scheme_sdx + <Py_ssize_t>dx.scheme * WORDS)
         if not scheme.flags & SCHEME_INCIDENT:
             all_incident = False
-        if excluded != NULL and (excluded[slot.member >> 3] >> (slot.member & 7)) & 1:
-            dx.flags |= DX_EXCLUDED
         if claim.discharge_status == 20 and scheme.flags & SCHEME_MCCALIVE:
             dx.flags |= DX_DEATH
         count_severity(t, s, dx)
@@ -237,6 +256,8 @@ cdef void read_procedures(const Tables* t, Scratch* s) noexcept nogil:
         if px.key and slot.key:
             px.pattern = slot.attributes
             px.uses = slot.member
+            prefetch(t.pattern + px.pattern)
+            prefetch(t.pattern_words + <Py_ssize_t>px.pattern * WORDS)
     if s.n_px:
         s.px[0].flags = PX_FIRST
 
@@ -260,6 +281,9 @@ cdef void find_clusters(const Tables* t, Scratch* s) noexcept nogil:
             if s.px[s.px_order[j]].key == px.key:
                 px.first_same = <uint16_t>j
                 break
+    if s.now == 0:
+        # They are many, and most claims have none.
+        memset(s.stamp, 0, s.n_clusters * sizeof(uint32_t))
     s.now += 1
     for i in range(s.n_px):
         px = s.px + s.px_order[i]
@@ -1733,27 +1757,29 @@ assert PROCEDURE_DTYPE.itemsize == sizeof(ProcedureResult)
 
 cdef int make_room(Scratch* s, Py_ssize_t dx, Py_ssize_t px, Py_ssize_t clusters) except -1 nogil:
     memset(s, 0, sizeof(Scratch))
-    s.dx = <Diagnosis*>malloc((dx + 1) * sizeof(Diagnosis))
-    s.px = <Procedure*>malloc((px + 1) * sizeof(Procedure))
-    s.dx_order = <uint32_t*>malloc((dx + 1) * sizeof(uint32_t))
-    s.px_order = <uint32_t*>malloc((px + 1) * sizeof(uint32_t))
-    s.seen = <uint32_t*>calloc(clusters + 1, sizeof(uint32_t))
-    s.stamp = <uint32_t*>calloc(clusters + 1, sizeof(uint32_t))
-    s.satisfied = <Satisfied*>malloc((clusters + 1) * sizeof(Satisfied))
-    if not (s.dx and s.px and s.dx_order and s.px_order and s.seen and s.stamp and s.satisfied):
+    # Of what is not there, too, there is a first.
+    dx += 1
+    px += 1
+    # In one piece, what is aligned to eight bytes first.
+    s.dx = <Diagnosis*>malloc(
+        dx * sizeof(Diagnosis) + px * sizeof(Procedure) + clusters * sizeof(Satisfied)
+        + (dx + px + 2 * clusters) * sizeof(uint32_t)
+    )
+    if s.dx == NULL:
         with gil:
             raise MemoryError
+    s.px = <Procedure*>(s.dx + dx)
+    s.satisfied = <Satisfied*>(s.px + px)
+    s.dx_order = <uint32_t*>(s.satisfied + clusters)
+    s.px_order = s.dx_order + dx
+    s.seen = s.px_order + px
+    s.stamp = s.seen + clusters
+    s.n_clusters = clusters
     return 0
 
 
 cdef void give_back(Scratch* s) noexcept nogil:
     free(s.dx)
-    free(s.px)
-    free(s.dx_order)
-    free(s.px_order)
-    free(s.seen)
-    free(s.stamp)
-    free(s.satisfied)
 
 
 cdef inline void claim_of(ClaimBatch batch, const ClaimRow* row, Claim* claim) noexcept nogil:
