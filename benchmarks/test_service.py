@@ -215,7 +215,7 @@ def test_wire_codes(measure: Measure, channel: grpc.Channel, library: engine.Lib
         return services.batch_validate_codes(decoded, Facts()).SerializeToString()
 
     actions: dict[str, Callable[[], Any]] = {
-        "no network": lambda: [services.batch_validate_codes_bytes(raw, Facts()) for _ in range(REQUESTS)],
+        "no network": lambda: [services.from_bytes()["BatchValidateCodes"](raw, Facts()) for _ in range(REQUESTS)],
         "no network, through messages": lambda: [through_messages() for _ in range(REQUESTS)],
         "bytes": lambda: _send(channel, VALIDATE, raw),
         "echo": lambda: _send(channel, ECHO, raw),
@@ -239,7 +239,7 @@ def test_one_code(measure: Measure, library: engine.Library, who: str) -> None:
         return services.validate_code(request, Facts()).SerializeToString()
 
     actions: dict[str, Callable[[], Any]] = {
-        "bytes": lambda: services.validate_code_bytes(raw, Facts()),
+        "bytes": lambda: services.from_bytes()["ValidateCode"](raw, Facts()),
         "through messages": through_messages,
     }
     found = measure(actions[who], unit="calls", who=who, rounds=50, iterations=100)

@@ -281,9 +281,10 @@ cdef void find_clusters(const Tables* t, Scratch* s) noexcept nogil:
             if s.px[s.px_order[j]].key == px.key:
                 px.first_same = <uint16_t>j
                 break
-    if s.now == 0:
+    if s.now == 0 or s.now == 0xFFFFFFFFU:
         # They are many, and most claims have none.
         memset(s.stamp, 0, s.n_clusters * sizeof(uint32_t))
+        s.now = 0
     s.now += 1
     for i in range(s.n_px):
         px = s.px + s.px_order[i]

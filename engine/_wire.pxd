@@ -1,7 +1,7 @@
 # Requests of the batch methods as they come off the wire, in plain structs. Every Text points into the request's own
 # bytes, which its request object keeps.
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from . cimport _msdrg
 from ._proto cimport Buffer, Text
@@ -60,9 +60,26 @@ cdef struct Version:        # an EncodedVersion
     Text failed             # fields of a DrgResult that no row applies to, encoded
 
 
+cdef struct Room:           # what claims are grouped in
+    _msdrg.Scratch scratch
+    uint64_t* key               # [most_dx + most_px]
+    _msdrg.DiagnosisResult* dx  # [most_dx]
+    _msdrg.ProcedureResult* px  # [most_px]
+    Py_ssize_t most_dx
+    Py_ssize_t most_px
+
+
 cdef enum:
     CHOICES = 64            # choices remembered while a request is read
     BRIEF = 4096            # bytes of a request that is answered with the GIL held: it takes longer to get it back
+
+
+cdef class EncodedVersion:
+    cdef Version version
+    cdef readonly str release
+    cdef list _kept
+
+    cdef int check(self) except -1
 
 
 cdef class Request:
@@ -71,6 +88,7 @@ cdef class Request:
     cdef uint32_t[CHOICES] recent       # choice + 1 by hash, 0: none
     cdef bint brief
 
+    cdef int begin(self, bytes raw) except -1
     # Read a message of the subclass's kind. 1: read; 0: not protobuf; -1: no memory.
     cdef int read(self, Text whole) noexcept nogil
 
@@ -88,11 +106,12 @@ cdef class InpatientRequest(Request):
     # As ``read``.
     cdef int read_claim(self, Text message) noexcept nogil
     cdef bint read_options(self, Text message) noexcept nogil
+    cdef EncodedVersion group_one(self, Buffer* out, uint32_t field, known, flags)
     cdef tuple group_into(self, Buffer* out, uint32_t field, versions, unsigned int options, other)
     cdef bint group(
         self, const WireClaim* claims, Py_ssize_t n, Version** chosen, const Text* made, uint8_t* used,
-        Py_ssize_t clusters, uint32_t options, uint32_t field, Buffer* out, Py_ssize_t* failed
-    ) except -1 nogil
+        Room* room, uint32_t options, uint32_t field, Buffer* out, Py_ssize_t* failed
+    ) noexcept nogil
 
 
 # Append a Text; False if there is no memory.
@@ -105,5 +124,7 @@ cdef list results_of(object other, list others, Text* made, Py_ssize_t n)
 # Append the values of ``data`` to ``chunks``; return the Span of each of ``count`` numbers, empty where it has none.
 cdef bytearray spans_of(list chunks, Py_ssize_t count, dict data)
 
+cdef Buffer take_small() noexcept
+cdef void leave_small(Buffer buffer) noexcept
 cdef Buffer take_spare() noexcept
 cdef void leave_spare(Buffer buffer) noexcept

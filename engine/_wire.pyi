@@ -27,11 +27,12 @@ class DrgRequest(InpatientRequest):
     def answer(
         self, versions: Sequence[EncodedVersion | None], options: int, other: Callable[[list[bytes]], list[bytes]]
     ) -> tuple[bytes, int, set[EncodedVersion]]: ...
-    def answer_one(
-        self,
-        known: SupportsGetItem[str | int, EncodedVersion],
-        flags: SupportsGetItem[tuple[int, int, int], int],
-    ) -> tuple[bytes, str] | None: ...
+
+def answer_drg(
+    raw: bytes,
+    known: SupportsGetItem[str | int, EncodedVersion],
+    flags: SupportsGetItem[tuple[int, int, int], int],
+) -> tuple[bytes, str] | None: ...
 
 @final
 class EncodedVersion:

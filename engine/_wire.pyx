@@ -68,7 +68,8 @@ cdef Buffer spare
 memset(&spare, 0, sizeof(spare))
 
 cdef enum:
-    LARGEST_SPARE = 1 << 24
+    LARGEST_SPARE = 1 << 24     # bytes
+    SMALL_BUFFERS = 16
 
 
 cdef Buffer take_spare() noexcept:
@@ -84,6 +85,81 @@ cdef void leave_spare(Buffer buffer) noexcept:
         spare = buffer
     else:
         free(buffer.at)
+
+
+# Likewise what short requests are read into.
+cdef Buffer[SMALL_BUFFERS] small
+cdef int n_small = 0
+
+cdef enum:
+    LARGEST_SMALL = 4096
+
+
+cdef Buffer take_small() noexcept:
+    global n_small
+    cdef Buffer taken
+    if n_small == 0:
+        memset(&taken, 0, sizeof(taken))
+        return taken
+    n_small -= 1
+    return small[n_small]
+
+
+cdef void leave_small(Buffer buffer) noexcept:
+    global n_small
+    if buffer.at != NULL and buffer.room <= LARGEST_SMALL and n_small < SMALL_BUFFERS:
+        buffer.size = 0
+        small[n_small] = buffer
+        n_small += 1
+    else:
+        free(buffer.at)
+
+
+# As ``spare``: a claim by itself takes longer to make room for than to group, there are so many clusters.
+cdef Room spare_room
+memset(&spare_room, 0, sizeof(spare_room))
+
+cdef enum:
+    LARGEST_ROOM = 1 << 10  # codes of a kind, of a room that is kept
+
+
+cdef int take_room(Room* room, Py_ssize_t dx, Py_ssize_t px, Py_ssize_t clusters) except -1:
+    """Take room for claims of up to that many diagnoses and procedures, and versions of up to that many clusters."""
+    room[0] = spare_room
+    memset(&spare_room, 0, sizeof(spare_room))
+    if room.key != NULL and dx <= room.most_dx and px <= room.most_px and clusters <= room.scratch.n_clusters:
+        return 0
+    end_room(room)
+    # A little more, for the next.
+    room.most_dx = max(dx, 64)
+    room.most_px = max(px, 64)
+    room.key = <uint64_t*>malloc((room.most_dx + room.most_px) * sizeof(uint64_t))
+    room.dx = <DiagnosisResult*>malloc(room.most_dx * sizeof(DiagnosisResult))
+    room.px = <ProcedureResult*>malloc(room.most_px * sizeof(ProcedureResult))
+    try:
+        if room.key == NULL or room.dx == NULL or room.px == NULL:
+            raise MemoryError
+        _msdrg.make_room(&room.scratch, room.most_dx, room.most_px, clusters)
+    except MemoryError:
+        end_room(room)
+        raise
+    return 0
+
+
+cdef void leave_room(Room* room) noexcept:
+    global spare_room
+    if spare_room.key == NULL and room.most_dx <= LARGEST_ROOM and room.most_px <= LARGEST_ROOM:
+        spare_room = room[0]
+    else:
+        end_room(room)
+
+
+cdef void end_room(Room* room) noexcept:
+    _msdrg.give_back(&room.scratch)
+    free(room.key)
+    free(room.dx)
+    free(room.px)
+    memset(room, 0, sizeof(Room))
 
 
 # --- what requests of all kinds are read with -----------------------------------------------------------------
@@ -161,7 +237,14 @@ cdef class Request:
     Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile, unless it is brief.
     """
 
+    def __cinit__(self):
+        self.choice = take_small()
+
     def __init__(self, bytes raw not None):
+        self.begin(raw)
+
+    cdef int begin(self, bytes raw) except -1:
+        """Read the request."""
         cdef Text whole
         cdef int found
         if self.raw is not None:
@@ -179,9 +262,10 @@ cdef class Request:
             raise MemoryError
         if found == 0:
             raise ValueError("not a message of this kind")
+        return 0
 
     def __dealloc__(self):
-        free(self.choice.at)
+        leave_small(self.choice)
 
     cdef int read(self, Text whole) noexcept nogil:
         return 0
@@ -193,11 +277,17 @@ cdef class Request:
 cdef class InpatientRequest(Request):
     """The inpatient claims of a request and the options of the grouper. Its kinds are subclasses."""
 
+    def __cinit__(self):
+        self.claims = take_small()
+        self.dx_text = take_small()
+        self.dx_poa = take_small()
+        self.px_text = take_small()
+
     def __dealloc__(self):
-        free(self.claims.at)
-        free(self.dx_text.at)
-        free(self.dx_poa.at)
-        free(self.px_text.at)
+        leave_small(self.claims)
+        leave_small(self.dx_text)
+        leave_small(self.dx_poa)
+        leave_small(self.px_text)
 
     def __len__(self):
         """Number of claims."""
@@ -339,7 +429,8 @@ cdef class InpatientRequest(Request):
         cdef uint8_t* used = NULL
         cdef Py_ssize_t i, clusters = 0, failed = 0
         cdef list others = []
-        cdef bint done = False
+        cdef Room room
+        cdef bint done
         try:
             made = <Text*>PyMem_Malloc((n + 1) * sizeof(Text))
             used = <uint8_t*>PyMem_Malloc(n_choices + 1)
@@ -365,11 +456,13 @@ cdef class InpatientRequest(Request):
             if others:
                 # Kept until they are copied.
                 others = results_of(other, others, made, n)
+            take_room(&room, self.most_dx, self.most_px, clusters)
             if self.brief:
-                done = self.group(claims, n, chosen, made, used, clusters, options, field, out, &failed)
+                done = self.group(claims, n, chosen, made, used, &room, options, field, out, &failed)
             else:
                 with nogil:
-                    done = self.group(claims, n, chosen, made, used, clusters, options, field, out, &failed)
+                    done = self.group(claims, n, chosen, made, used, &room, options, field, out, &failed)
+            leave_room(&room)
             if not done:
                 raise MemoryError
             return failed, {versions[i] for i in range(n_choices) if used[i]}
@@ -378,65 +471,83 @@ cdef class InpatientRequest(Request):
             PyMem_Free(made)
             PyMem_Free(used)
 
+    cdef EncodedVersion group_one(self, Buffer* out, uint32_t field, known, flags):
+        """Group the only claim and append its DrgResult as ``group_into`` does. Return what grouped it; None if there
+        is not exactly one claim, it is not plain, or no row applies to it. ``answer_drg`` has the others.
+        """
+        cdef const WireClaim* claim = <const WireClaim*>self.claims.at
+        cdef EncodedVersion version
+        cdef Version* chosen
+        cdef Text made
+        cdef uint32_t options
+        cdef uint8_t used = 0
+        cdef Py_ssize_t failed = 0
+        cdef Room room
+        cdef bint done
+        if len(self) != 1 or not claim.plain:
+            return None
+        options = flags[self.tie_breaker, self.affect_flags, self.detail]
+        version = <EncodedVersion?>known[choice_of(<const Choice*>self.choice.at)]
+        version.check()
+        chosen = &version.version
+        made.at = NULL
+        made.size = 0
+        take_room(&room, self.most_dx, self.most_px, chosen.grouper.n_clusters)
+        if self.brief:
+            done = self.group(claim, 1, &chosen, &made, &used, &room, options, field, out, &failed)
+        else:
+            with nogil:
+                done = self.group(claim, 1, &chosen, &made, &used, &room, options, field, out, &failed)
+        leave_room(&room)
+        if not done:
+            raise MemoryError
+        return None if failed else version
+
     cdef bint group(
         self, const WireClaim* claims, Py_ssize_t n, Version** chosen, const Text* made, uint8_t* used,
-        Py_ssize_t clusters, uint32_t options, uint32_t field, Buffer* out, Py_ssize_t* failed
-    ) except -1 nogil:
+        Room* room, uint32_t options, uint32_t field, Buffer* out, Py_ssize_t* failed
+    ) noexcept nogil:
         """Group all claims and write their results; False if there is no memory."""
-        cdef Scratch scratch
         cdef Claim claim
         cdef Result result
         cdef const WireClaim* wire
         cdef const Version* version
-        cdef DiagnosisResult* dx = NULL
-        cdef ProcedureResult* px = NULL
-        cdef uint64_t* key = <uint64_t*>malloc((<Py_ssize_t>self.most_dx + self.most_px + 1) * sizeof(uint64_t))
         cdef bint detail = options & _msdrg.OPTION_DETAIL
-        cdef bint done = False
+        cdef DiagnosisResult* dx = room.dx if detail else NULL
+        cdef ProcedureResult* px = room.px if detail else NULL
+        # A guess of what is needed; more is found when it is.
+        cdef bint done = grow(out, n * (1024 if detail else 384) + 64)
         cdef Py_ssize_t i
         memset(&claim, 0, sizeof(claim))
-        claim.dx = key
-        claim.px = key + self.most_dx
-        try:
-            _msdrg.make_room(&scratch, self.most_dx, self.most_px, clusters)
-            if detail:
-                dx = <DiagnosisResult*>malloc((self.most_dx + 1) * sizeof(DiagnosisResult))
-                px = <ProcedureResult*>malloc((self.most_px + 1) * sizeof(ProcedureResult))
-            done = key != NULL and (not detail or (dx != NULL and px != NULL))
-            # A guess of what is needed; more is found when it is.
-            done = done and grow(out, n * (1024 if detail else 384) + 64)
-            for i in range(n):
-                if not done:
-                    break
-                wire = claims + i
-                if made[i].at != NULL:
-                    done = add_message(out, field, made[i])
-                    continue
-                version = chosen[wire.choice]
-                keys_of(<const Text*>self.dx_text.at + wire.dx, wire.n_dx, key)
-                keys_of(<const Text*>self.px_text.at + wire.px, wire.n_px, key + self.most_dx)
-                claim.poa = self.dx_poa.at + wire.dx
-                claim.n_dx = wire.n_dx
-                claim.n_px = wire.n_px
-                claim.sex = SEX[wire.sex]
-                claim.hospital_status = wire.hospital_status
-                claim.discharge_status = wire.discharge_status
-                claim.admit_given = wire.admit.size != 0 and not is_null(wire.admit)
-                claim.admit = _msdrg.key_of(<const char*>wire.admit.at, wire.admit.size) if claim.admit_given else 0
-                _msdrg.group(version.grouper, &scratch, &claim, options, &result, dx, px)
-                if result.error:
-                    failed[0] += 1
-                else:
-                    used[wire.choice] = 1
-                done = put_drg(
-                    out, field, version, wire, <const Text*>self.dx_text.at + wire.dx,
-                    <const Text*>self.px_text.at + wire.px, &result, dx, px,
-                )
-        finally:
-            _msdrg.give_back(&scratch)
-            free(key)
-            free(dx)
-            free(px)
+        claim.dx = room.key
+        claim.px = room.key + room.most_dx
+        for i in range(n):
+            if not done:
+                break
+            wire = claims + i
+            if made[i].at != NULL:
+                done = add_message(out, field, made[i])
+                continue
+            version = chosen[wire.choice]
+            keys_of(<const Text*>self.dx_text.at + wire.dx, wire.n_dx, room.key)
+            keys_of(<const Text*>self.px_text.at + wire.px, wire.n_px, room.key + room.most_dx)
+            claim.poa = self.dx_poa.at + wire.dx
+            claim.n_dx = wire.n_dx
+            claim.n_px = wire.n_px
+            claim.sex = SEX[wire.sex]
+            claim.hospital_status = wire.hospital_status
+            claim.discharge_status = wire.discharge_status
+            claim.admit_given = wire.admit.size != 0 and not is_null(wire.admit)
+            claim.admit = _msdrg.key_of(<const char*>wire.admit.at, wire.admit.size) if claim.admit_given else 0
+            _msdrg.group(version.grouper, &room.scratch, &claim, options, &result, dx, px)
+            if result.error:
+                failed[0] += 1
+            else:
+                used[wire.choice] = 1
+            done = put_drg(
+                out, field, version, wire, <const Text*>self.dx_text.at + wire.dx,
+                <const Text*>self.px_text.at + wire.px, &result, dx, px,
+            )
         return done
 
 
@@ -485,45 +596,24 @@ cdef class DrgRequest(InpatientRequest):
         finally:
             leave_spare(out)
 
-    def answer_one(self, known, flags):
-        """Answer a request with one claim: return (response, release). None if there is not exactly one, it is not
-        plain, or no row applies to it.
 
-        ``known``: the EncodedVersion by what ``choices`` has.
-        ``flags``: by (tie breaker, affect flags, detail), bits of ``GroupingOptions.flags()``. What they raise is
-        passed on.
-        """
-        cdef const WireClaim* claim = <const WireClaim*>self.claims.at
-        cdef EncodedVersion version
-        cdef Version* chosen
-        cdef Text made
-        cdef uint32_t options
-        cdef uint8_t used = 0
-        cdef Py_ssize_t failed = 0
-        cdef Buffer out
-        cdef bint done
-        if len(self) != 1 or not claim.plain:
-            return None
-        options = flags[self.tie_breaker, self.affect_flags, self.detail]
-        version = <EncodedVersion?>known[choice_of(<const Choice*>self.choice.at)]
-        version.check()
-        chosen = &version.version
-        made.at = NULL
-        made.size = 0
-        out = take_spare()
-        try:
-            if self.brief:
-                done = self.group(claim, 1, &chosen, &made, &used, chosen.grouper.n_clusters, options, 1, &out, &failed)
-            else:
-                with nogil:
-                    done = self.group(
-                        claim, 1, &chosen, &made, &used, chosen.grouper.n_clusters, options, 1, &out, &failed
-                    )
-            if not done:
-                raise MemoryError
-            return None if failed else (PyBytes_FromStringAndSize(<char*>out.at, out.size), version.release)
-        finally:
-            leave_spare(out)
+def answer_drg(bytes raw not None, known, flags):
+    """Answer a GroupDrgRequest: return (response, release). None if there is not exactly one claim (a batch of one has
+    the same bytes), it is not plain, or no row applies to it.
+
+    ``known``: the EncodedVersion by what ``choices`` has. ``flags``: by (tie breaker, affect flags, detail), bits of
+    ``GroupingOptions.flags()``. What they raise is passed on. Raises ValueError if ``raw`` is no such message.
+    """
+    cdef DrgRequest request = DrgRequest.__new__(DrgRequest)
+    cdef EncodedVersion version
+    cdef Buffer out
+    request.begin(raw)
+    out = take_spare()
+    try:
+        version = request.group_one(&out, 1, known, flags)
+        return None if version is None else (PyBytes_FromStringAndSize(<char*>out.at, out.size), version.release)
+    finally:
+        leave_spare(out)
 
 
 cdef inline object choice_of(const Choice* choice):
@@ -561,10 +651,6 @@ cdef class EncodedVersion:
     (row of ``compile_msdrg.HAC_DISPLAYS``, 255: none) and status. ``failed``: what a DrgResult says beside id and
     version where no row applies to the claim. ``release``: name of the version's pack, "msdrg/43.1".
     """
-
-    cdef Version version
-    cdef readonly str release
-    cdef list _kept
 
     cdef int check(self) except -1:
         if self._kept is None:

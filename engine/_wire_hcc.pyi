@@ -1,8 +1,9 @@
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
+from _typeshed import SupportsGetItem
 
 from ._hcc import Scorer
 from ._wire import Request
@@ -18,8 +19,14 @@ class HccRequest(Request):
     @property
     def choices(self) -> list[tuple[str, int]]: ...
     def answer(
-        self, choices: Sequence[HccChoice | None], full: bool, other: Callable[[list[bytes]], list[bytes]] | None
-    ) -> tuple[bytes, list[bool]] | None: ...
+        self, choices: Sequence[HccChoice | None], full: bool, other: Callable[[list[bytes]], list[bytes]]
+    ) -> tuple[bytes, set[HccChoice]]: ...
+
+class _Plan(Protocol):
+    full: bool
+    def __getitem__(self, named: tuple[str, int], /) -> HccChoice: ...
+
+def answer_member(raw: bytes, plans: SupportsGetItem[bytes, _Plan]) -> tuple[bytes, str] | None: ...
 
 @final
 class EncodedScorer:

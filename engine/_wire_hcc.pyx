@@ -59,7 +59,19 @@ from ._proto cimport (
     skip,
     tag,
 )
-from ._wire cimport Choice, Request, Span, add_code, choose, leave_spare, results_of, spans_of, take_spare
+from ._wire cimport (
+    Choice,
+    Request,
+    Span,
+    add_code,
+    choose,
+    leave_small,
+    leave_spare,
+    results_of,
+    spans_of,
+    take_small,
+    take_spare,
+)
 
 from . import compile_hcc as layout
 
@@ -124,12 +136,17 @@ cdef class HccRequest(Request):
 
     def __init__(self, bytes raw not None, bint single=False):
         self.single = single
-        Request.__init__(self, raw)
+        self.begin(raw)
+
+    def __cinit__(self, *_, **__):
+        self.members = take_small()
+        self.dx = take_small()
+        self.option = take_small()
 
     def __dealloc__(self):
-        free(self.members.at)
-        free(self.dx.at)
-        free(self.option.at)
+        leave_small(self.members)
+        leave_small(self.dx)
+        leave_small(self.option)
 
     def __len__(self):
         """Number of members."""
@@ -282,8 +299,7 @@ cdef class HccRequest(Request):
         ]
 
     def answer(self, choices, bint full, other):
-        """Return (response, used): the response's bytes and a list that says of each choice whether a member with it
-        was answered; None if there are members that are not plain and ``other`` is None.
+        """Return (response, answered): the response's bytes and the set of choices that answered.
 
         ``choices``: the HccChoice of each of ``choices``, None where there is none. ``full``: every detail.
         ``other``: called with a list, the bytes of every member that is not plain, if there are any; returns the list
@@ -320,8 +336,6 @@ cdef class HccRequest(Request):
                     others.append((<char*>members[i].whole.at)[:members[i].whole.size])
                     made[i].size = -1
             if others:
-                if other is None:
-                    return None
                 # Kept until they are copied.
                 others = results_of(other, others, made, n)
             if self.brief:
@@ -331,7 +345,7 @@ cdef class HccRequest(Request):
                     done = self.score(members, n, ways, made, used, full, &out)
             if not done:
                 raise MemoryError
-            return PyBytes_FromStringAndSize(<char*>out.at, out.size), [used[i] != 0 for i in range(n_choices)]
+            return PyBytes_FromStringAndSize(<char*>out.at, out.size), {choices[i] for i in range(n_choices) if used[i]}
         finally:
             PyMem_Free(ways)
             PyMem_Free(made)
@@ -375,6 +389,49 @@ cdef class HccRequest(Request):
             used[answer.wire.choice] = 1
         free(keys.at)
         return done
+
+
+def answer_member(bytes raw not None, plans):
+    """Answer a ScoreHccRequest: return (response, release). None if there is no member, or it is not plain.
+
+    ``plans``: by the options as bytes, what gives the HccChoice of (model, payment year) by item access and says in
+    ``full`` whether every detail is wanted. What they raise is passed on. Raises ValueError if ``raw`` is no such
+    message.
+    """
+    cdef HccRequest request = HccRequest.__new__(HccRequest)
+    cdef const WireMember* member
+    cdef const Choice* named
+    cdef HccChoice choice
+    cdef const Way* way
+    cdef Text made
+    cdef uint8_t used
+    cdef bint full, done
+    cdef Buffer out
+    request.single = True
+    request.begin(raw)
+    plan = plans[request.options]
+    member = <const WireMember*>request.members.at
+    if len(request) == 0 or not member.plain:
+        return None
+    named = <const Choice*>request.choice.at
+    choice = <HccChoice?>plan[(<const char*>named.name.at)[:named.name.size].decode(), named.number]
+    choice.check()
+    way = &choice.way
+    full = plan.full
+    made.at = NULL
+    made.size = 0
+    out = take_spare()
+    try:
+        if request.brief:
+            done = request.score(member, 1, &way, &made, &used, full, &out)
+        else:
+            with nogil:
+                done = request.score(member, 1, &way, &made, &used, full, &out)
+        if not done:
+            raise MemoryError
+        return PyBytes_FromStringAndSize(<char*>out.at, out.size), choice.release
+    finally:
+        leave_spare(out)
 
 
 cdef bint is_options(Text message) noexcept nogil:

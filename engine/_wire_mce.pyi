@@ -1,6 +1,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
+from _typeshed import SupportsGetItem
+
 from ._mce import Editor
 from ._wire import EncodedVersion, InpatientRequest
 
@@ -22,6 +24,13 @@ class EditRequest(InpatientRequest):
         options: int = 0,
         other_groups: Callable[[list[bytes]], list[bytes]] | None = None,
     ) -> tuple[bytes, int, tuple[int, set[EncodedVersion]] | None]: ...
+
+def answer_edit(
+    raw: bytes,
+    editors: SupportsGetItem[str, tuple[EncodedEditor, str]],
+    known: SupportsGetItem[str | int, EncodedVersion],
+    flags: SupportsGetItem[tuple[int, int, int], int],
+) -> tuple[bytes, str] | None: ...
 
 @final
 class EncodedEditor:

@@ -39,7 +39,18 @@ from ._proto cimport (
     skip,
     tag,
 )
-from ._wire cimport InpatientRequest, WireClaim, leave_spare, results_of, take_spare
+from ._wire cimport (
+    EncodedVersion,
+    InpatientRequest,
+    WireClaim,
+    leave_small,
+    leave_spare,
+    results_of,
+    take_small,
+    take_spare,
+)
+
+from .mce import MceEdit
 
 cdef extern from *:
     """
@@ -53,6 +64,10 @@ cdef enum:
 
 cdef uint64_t ONE = 1
 
+cdef uint64_t EDITS = 0
+for _edit in MceEdit:
+    EDITS |= ONE << (<int>_edit - 1)
+
 # By the number on the wire.
 cdef uint8_t[4] SEX = [_mce.SEX_MISSING, _mce.SEX_MALE, _mce.SEX_FEMALE, _mce.SEX_UNKNOWN]
 
@@ -65,8 +80,8 @@ cdef class EditRequest(InpatientRequest):
     """The claims and options of a BatchEditClaimsRequest, read from its bytes. Those of an EditClaimRequest are the
     same where there is one claim.
 
-    ``grouped``: whether DRGs are asked for. ``odd``: whether an edit that is not to be raised has a number beyond the
-    sets, so that the reader of messages has to say what is wrong.
+    ``grouped``: whether DRGs are asked for. ``odd``: whether something is not to be raised that is no edit, so that the
+    reader of messages has to say what is wrong.
 
     Raises ValueError if ``raw`` is no such message; the GIL is released meanwhile.
     """
@@ -78,9 +93,13 @@ cdef class EditRequest(InpatientRequest):
     cdef readonly bint grouped
     cdef readonly bint odd
 
+    def __cinit__(self):
+        self.dx_code = take_small()
+        self.px_code = take_small()
+
     def __dealloc__(self):
-        free(self.dx_code.at)
-        free(self.px_code.at)
+        leave_small(self.dx_code)
+        leave_small(self.px_code)
 
     @property
     def release(self):
@@ -163,7 +182,7 @@ cdef class EditRequest(InpatientRequest):
     cdef inline void add_unwanted(self, uint64_t* edits, uint64_t found) noexcept nogil:
         # An enumeration has 32 bits; higher ones are dropped, as the protobuf runtime does.
         cdef int32_t number = <int32_t>found
-        if 1 <= number <= MAX_EDITS:
+        if 1 <= number <= MAX_EDITS and EDITS >> (number - 1) & 1:
             edits[0] |= ONE << (number - 1)
         else:
             self.odd = True
@@ -280,6 +299,51 @@ cdef class EditRequest(InpatientRequest):
             )
         free(sets)
         return done
+
+
+def answer_edit(bytes raw not None, editors, known, flags):
+    """Answer an EditClaimRequest: return (response, releases). None if there is not exactly one claim (a batch of one
+    has the same bytes), it is not plain or lacks what the editor needs, an edit that is not to be raised is none, or it
+    cannot be grouped.
+
+    ``editors``: by release, empty for the newest, the EncodedEditor and its name. ``known`` and ``flags`` are those of
+    ``_wire.answer_drg``. What they raise is passed on. Raises ValueError if ``raw`` is no such message.
+    """
+    cdef EditRequest request = EditRequest.__new__(EditRequest)
+    cdef const WireClaim* claim
+    cdef EncodedEditor editor
+    cdef EncodedVersion version
+    cdef Text made
+    cdef Py_ssize_t failed = 0
+    cdef bint done
+    cdef Buffer out
+    request.begin(raw)
+    claim = <const WireClaim*>request.claims.at
+    if request.odd or len(request) != 1 or not claim.plain_to_edit:
+        return None
+    editor, releases = editors[request.release]
+    editor.check()
+    made.at = NULL
+    made.size = 0
+    out = take_spare()
+    try:
+        if request.brief:
+            done = request.edit_all(editor, claim, 1, &made, &out, &failed)
+        else:
+            with nogil:
+                done = request.edit_all(editor, claim, 1, &made, &out, &failed)
+        if not done:
+            raise MemoryError
+        if failed:
+            return None
+        if request.grouped:
+            version = request.group_one(&out, 2, known, flags)
+            if version is None:
+                return None
+            releases = f"{releases},{version.release}"
+        return PyBytes_FromStringAndSize(<char*>out.at, out.size), releases
+    finally:
+        leave_spare(out)
 
 
 cdef inline bint code_of(Text text, Code* code) noexcept nogil:

@@ -1,7 +1,9 @@
 """The methods: each converts a request, asks the library, and converts the answer. No gRPC here.
 
 ``Services`` holds one reference to the library; a call reads it once and stays with what it read, so
-that the reference can be swapped for a library with other releases at any time.
+that the reference can be swapped for a library with other releases at any time. Methods that claim systems call at
+volume are answered from bytes (``wire``, ``wire_codes``, ``wire_edits``, ``wire_hcc``), where nothing is wrong with
+them.
 """
 
 from __future__ import annotations
@@ -46,14 +48,29 @@ class Services:
     """Answers requests from a library. Thread-safe."""
 
     def __init__(self, library: Library, config: ServerConfig) -> None:
-        self.library = library
         self.store_error: CodesetError | None = None
         """Why nothing of the store could be taken up at the last look."""
         self._max_items = config.max_items
-        self._drg_wire = DrgWire()
-        self._edit_wire = EditWire(self._drg_wire)
-        self._hcc_wire = HccWire()
-        self._codes_wire = CodesWire()
+        self._drg_wire = DrgWire(self._check_size, self._group_drgs)
+        self._edit_wire = EditWire(self._check_size, self._edit_claims, self._drg_wire)
+        self._hcc_wire = HccWire(self._check_size, self._score_hccs)
+        self._codes_wire = CodesWire(self._check_size, self._validate_codes)
+        self.library = library
+
+    @property
+    def library(self) -> Library:
+        """The library that answers. Calls that have begun stay with the one before."""
+        return self._library
+
+    @library.setter
+    def library(self, library: Library) -> None:
+        self._library = library
+        # The core answers from the engine's own only.
+        own = library if isinstance(library, Library) else None
+        self._drg_wire.serve(own)
+        self._edit_wire.serve(own)
+        self._hcc_wire.serve(own)
+        self._codes_wire.serve(own)
 
     def answers(self) -> dict[str, Callable[[Any, Facts], Any]]:
         """Return the answering function of each method, by its name in the proto."""
@@ -84,15 +101,15 @@ class Services:
         """
         # The messages of the stream are those of the batch by another name.
         return {
-            "GroupDrg": self.group_drg_bytes,
-            "BatchGroupDrg": self.batch_group_drg_bytes,
-            "StreamGroupDrg": self.batch_group_drg_bytes,
-            "EditClaim": self.edit_claim_bytes,
-            "BatchEditClaims": self.batch_edit_claims_bytes,
-            "ScoreHcc": self.score_hcc_bytes,
-            "BatchScoreHcc": self.batch_score_hcc_bytes,
-            "BatchValidateCodes": self.batch_validate_codes_bytes,
-            "ValidateCode": self.validate_code_bytes,
+            "GroupDrg": self._drg_wire.answer_one,
+            "BatchGroupDrg": self._drg_wire.answer,
+            "StreamGroupDrg": self._drg_wire.answer,
+            "EditClaim": self._edit_wire.answer_one,
+            "BatchEditClaims": self._edit_wire.answer,
+            "ScoreHcc": self._hcc_wire.answer_one,
+            "BatchScoreHcc": self._hcc_wire.answer,
+            "BatchValidateCodes": self._codes_wire.answer,
+            "ValidateCode": self._codes_wire.answer_one,
         }
 
     def lookup(self, request: terminology_pb2.LookupRequest, facts: Facts) -> terminology_pb2.LookupResponse:
@@ -128,20 +145,6 @@ class Services:
         """BatchValidateCodes."""
         self._check_size(len(request.items), facts)
         return self._validate_codes(request, facts, self.library)
-
-    def batch_validate_codes_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """BatchValidateCodes, from bytes to bytes."""
-        library = self.library
-        if not isinstance(library, Library):
-            return None
-        return self._codes_wire.answer(raw, facts, library, self._check_size, self._validate_codes)
-
-    def validate_code_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """ValidateCode, from bytes to bytes."""
-        library = self.library
-        if not isinstance(library, Library):
-            return None
-        return self._codes_wire.answer_one(raw, facts, library)
 
     def _validate_codes(
         self, request: terminology_pb2.BatchValidateCodesRequest, facts: Facts, library: Library
@@ -210,18 +213,6 @@ class Services:
             total_size=len(found),
             next_page_token=f"{system.release}:{start + size}" if start + size < len(found) else "",
         )
-
-    def group_drg_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """GroupDrg, from bytes to bytes."""
-        library = self.library
-        return self._drg_wire.answer_one(raw, facts, library) if isinstance(library, Library) else None
-
-    def batch_group_drg_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """BatchGroupDrg, from bytes to bytes."""
-        library = self.library
-        if not isinstance(library, Library):
-            return None
-        return self._drg_wire.answer(raw, facts, library, self._check_size, self._group_drgs)
 
     def group_drg(self, request: grouping_pb2.GroupDrgRequest, facts: Facts) -> grouping_pb2.GroupDrgResponse:
         """GroupDrg."""
@@ -297,18 +288,6 @@ class Services:
         self._check_size(len(request.members), facts)
         return self._score_hccs(request, facts, self.library)
 
-    def score_hcc_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """ScoreHcc, from bytes to bytes."""
-        library = self.library
-        return self._hcc_wire.answer_one(raw, facts, library) if isinstance(library, Library) else None
-
-    def batch_score_hcc_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """BatchScoreHcc, from bytes to bytes."""
-        library = self.library
-        if not isinstance(library, Library):
-            return None
-        return self._hcc_wire.answer(raw, facts, library, self._check_size, self._score_hccs)
-
     def _score_hccs(
         self, request: scoring_pb2.BatchScoreHccRequest, facts: Facts, library: Library
     ) -> scoring_pb2.BatchScoreHccResponse:
@@ -349,18 +328,6 @@ class Services:
         """BatchEditClaims."""
         self._check_size(len(request.claims), facts)
         return self._edit_claims(request, facts, self.library)
-
-    def edit_claim_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """EditClaim, from bytes to bytes."""
-        library = self.library
-        return self._edit_wire.answer_one(raw, facts, library) if isinstance(library, Library) else None
-
-    def batch_edit_claims_bytes(self, raw: bytes, facts: Facts) -> bytes | None:
-        """BatchEditClaims, from bytes to bytes."""
-        library = self.library
-        if not isinstance(library, Library):
-            return None
-        return self._edit_wire.answer(raw, facts, library, self._check_size, self._edit_claims, self._group_drgs)
 
     def _edit_claims(
         self, request: grouping_pb2.BatchEditClaimsRequest, facts: Facts, library: Library, *, fail: bool = False

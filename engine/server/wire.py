@@ -15,18 +15,18 @@ from weakref import WeakKeyDictionary
 from google.protobuf.message import DecodeError
 
 from .._pb.codeset.v1 import grouping_pb2
-from .._wire import DrgRequest, EncodedVersion, InpatientRequest
+from .._wire import DrgRequest, EncodedVersion, InpatientRequest, answer_drg
 from ..compile_msdrg import HAC_DISPLAYS
 from ..drg import HacCriteria, MsdrgGrouper, grouping_failed
 from ..errors import CodesetError
 from .calls import Facts
 from .convert import fill_error, grouping_options
-from .known import KnownOfLatest
+from .known import Known
 
 if TYPE_CHECKING:
     from ..library import Library
 
-__all__ = ["DrgPlan", "DrgWire", "GroupThroughMessages"]
+__all__ = ["FLAGS", "DrgPlan", "DrgWire", "GroupThroughMessages", "Versions"]
 
 _NULL_DISPLAY = 255
 """Display of a HAC entry that has no name of its own; the reference prints "null"."""
@@ -38,43 +38,52 @@ GroupThroughMessages = Callable[
 """Groups the claims of a message; facts are of these claims alone."""
 
 
+Versions = Known[str | int, EncodedVersion]
+"""By what a claim names its tables with: a version or, where it names none, its discharge date."""
+
+
 class DrgWire:
-    """Answers batches of inpatient claims from their bytes. Thread-safe."""
+    """Answers requests to group inpatient claims from their bytes. Thread-safe.
 
-    def __init__(self) -> None:
+    ``check_size`` notes the number of claims and raises if they are too many; ``through_messages`` answers the claims
+    that are not plain.
+    """
+
+    def __init__(self, check_size: Callable[[int, Facts], None], through_messages: GroupThroughMessages) -> None:
+        self._check_size = check_size
+        self._through_messages = through_messages
         # Two threads at the first use of a version may both encode it; it is the same.
-        self._versions: WeakKeyDictionary[MsdrgGrouper, EncodedVersion] = WeakKeyDictionary()
-        self._known = KnownOfLatest(self._choose)
+        self._encoded: WeakKeyDictionary[MsdrgGrouper, EncodedVersion] = WeakKeyDictionary()
+        self.versions: Versions | None = None
+        """Of the library that answers."""
 
-    def answer(
-        self,
-        raw: bytes,
-        facts: Facts,
-        library: Library,
-        check_size: Callable[[int, Facts], None],
-        through_messages: GroupThroughMessages,
-    ) -> bytes:
+    def serve(self, library: Library | None) -> None:
+        """Answer from ``library`` from now on; None: leave everything to the messages."""
+        self.versions = None if library is None else Known(library, self._choose)
+
+    def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchGroupDrgRequest.
 
-        Raises DecodeError if it is none, and what ``check_size`` and wrong options raise. ``through_messages`` answers
-        the claims that are not plain.
+        Raises DecodeError if it is none, and what the size and wrong options raise.
         """
+        versions = self.versions
+        if versions is None:
+            return None
         try:
             request = DrgRequest(raw)
         except ValueError:
             raise DecodeError("not a request to group inpatient claims") from None
-        check_size(len(request), facts)
-        plan = self.plan(request, library, through_messages)
+        self._check_size(len(request), facts)
+        plan = self.plan(request, versions)
         response, failed, answered = request.answer(plan.versions, plan.flags, plan.other)
         plan.account(facts, failed, answered)
         return response
 
-    def plan(self, request: InpatientRequest, library: Library, through_messages: GroupThroughMessages) -> DrgPlan:
+    def plan(self, request: InpatientRequest, known: Versions) -> DrgPlan:
         """Return what the core is told to group a request with. Raises InvalidFieldError for wrong options."""
         wanted = request.tie_breaker, request.affect_flags, request.detail
-        flags = _FLAGS[wanted]
+        flags = FLAGS[wanted]
         choices = request.choices
-        known = self._known.of(library)
         # A batch may name every day of some years, nearly all of them known.
         versions = list(map(known.get, choices))
         for i, version in enumerate(versions):
@@ -82,47 +91,33 @@ class DrgWire:
                 # What is still unknown then, each of its claims says through the messages.
                 with contextlib.suppress(CodesetError):
                     versions[i] = known[choices[i]]
-        return DrgPlan(versions, flags, _options(*wanted), library, through_messages)
+        return DrgPlan(versions, flags, _options(*wanted), known.library, self._through_messages)
 
-    def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
+    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a GroupDrgRequest: a batch of one claim has the same bytes.
 
         None where the claim is not plain or cannot be grouped, where there is not exactly one, and where options are
-        wrong: what to say then is the messages' to know. Raises DecodeError.
+        wrong: what to say then is the messages' to know, also of bytes that are no such request.
         """
+        versions = self.versions
+        if versions is None:
+            return None
         try:
-            request = DrgRequest(raw)
-        except ValueError:
-            raise DecodeError("not a request to group an inpatient claim") from None
-        try:
-            found = request.answer_one(self._known.of(library), _FLAGS)
-        except CodesetError:
+            found = answer_drg(raw, versions, FLAGS)
+        except (CodesetError, ValueError):
             return None
         if found is None:
             return None
         response, facts.releases = found
         return response
 
-    def choice_of_one(self, request: InpatientRequest, library: Library) -> tuple[EncodedVersion, int] | None:
-        """Return what groups the one claim of a request, and the options' flags; None where it is not one claim, or
-        not a plain one, or options are wrong.
-        """
-        choices = request.choices
-        if len(request) != 1 or len(choices) != 1:
-            return None
-        try:
-            flags = _FLAGS[request.tie_breaker, request.affect_flags, request.detail]
-            return self._known.of(library)[choices[0]], flags
-        except CodesetError:
-            return None
-
     def _choose(self, library: Library, choice: str | int) -> EncodedVersion:
         """Return what groups a claim with a version or, where it names none, a discharge date."""
         named = (choice, 0) if isinstance(choice, str) else ("", choice)
         grouper = library.claim_grouper(*named)
-        found = self._versions.get(grouper)
+        found = self._encoded.get(grouper)
         if found is None:
-            found = self._versions[grouper] = _encode(grouper)
+            found = self._encoded[grouper] = _encode(grouper)
         return found
 
 
@@ -174,7 +169,8 @@ class _Flags(dict[tuple[int, int, int], int]):
         return found
 
 
-_FLAGS = _Flags()
+FLAGS = _Flags()
+"""What the grouper takes for the options of requests."""
 
 
 def _encode(grouper: MsdrgGrouper) -> EncodedVersion:

@@ -19,44 +19,52 @@ from ..codes import EXAMPLES, LONGEST_SHOWN, SENTENCES, SHOWN_OF_LONGER
 from ..compile_codes import KINDS
 from ..errors import CodesetError
 from .calls import Facts
-from .known import KnownOfLatest
+from .known import Known
 
 if TYPE_CHECKING:
     from ..library import Library
 
-__all__ = ["WORDING", "CodesWire"]
+__all__ = ["WORDING", "CodesWire", "ValidateThroughMessages"]
 
 WORDING = Wording(SENTENCES, KINDS, EXAMPLES, LONGEST_SHOWN, SHOWN_OF_LONGER)
 """The sentences of ``engine.codes``."""
 
 
+ValidateThroughMessages = Callable[
+    [terminology_pb2.BatchValidateCodesRequest, Facts, "Library"], terminology_pb2.BatchValidateCodesResponse
+]
+"""Validates the items of a message; facts are of these items alone."""
+
+
 class CodesWire:
-    """Answers validations from their bytes. Thread-safe."""
+    """Answers validations from their bytes. Thread-safe.
 
-    def __init__(self) -> None:
-        self._known = KnownOfLatest(_on_day)
+    ``check_size`` notes the number of items and raises if they are too many; ``through_messages`` answers the items
+    that are not plain.
+    """
 
-    def answer(
-        self,
-        raw: bytes,
-        facts: Facts,
-        library: Library,
-        check_size: Callable[[int, Facts], None],
-        through_messages: Callable[
-            [terminology_pb2.BatchValidateCodesRequest, Facts, Library], terminology_pb2.BatchValidateCodesResponse
-        ],
-    ) -> bytes:
+    def __init__(self, check_size: Callable[[int, Facts], None], through_messages: ValidateThroughMessages) -> None:
+        self._check_size = check_size
+        self._through_messages = through_messages
+        self._known: Known[tuple[str, str, int], ReleaseOnDay] | None = None
+
+    def serve(self, library: Library | None) -> None:
+        """Answer from ``library`` from now on; None: leave everything to the messages."""
+        self._known = None if library is None else Known(library, _on_day)
+
+    def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchValidateCodesRequest.
 
-        Raises DecodeError if it is none, and what ``check_size`` raises. ``through_messages`` answers the items that
-        are not plain.
+        Raises DecodeError if it is none, and what the size raises.
         """
+        known = self._known
+        if known is None:
+            return None
         try:
             request = CodesRequest(raw)
         except ValueError:
             raise DecodeError("not a request to validate codes") from None
-        check_size(len(request), facts)
-        known = self._known.of(library)
+        self._check_size(len(request), facts)
         days: list[ReleaseOnDay | None] = []
         # One day for the whole request.
         today = -_today()
@@ -77,17 +85,21 @@ class CodesWire:
                 date=date,
                 items=map(terminology_pb2.CodeToValidate.FromString, items),
             )
-            return [result.SerializeToString() for result in through_messages(messages, others, library).results]
+            response = self._through_messages(messages, others, known.library)
+            return [result.SerializeToString() for result in response.results]
 
         response, used = request.answer(days, other)
         releases = {day.id for day, answered in zip(days, used, strict=True) if day is not None and answered}
         facts.answered(releases, others)
         return response
 
-    def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
+    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a ValidateCodeRequest; None if it is not plain."""
+        known = self._known
+        if known is None:
+            return None
         try:
-            found = answer_code(raw, self._known.of(library), _today)
+            found = answer_code(raw, known, _today)
         except CodesetError:
             return None
         if found is None:

@@ -14,14 +14,16 @@ from google.protobuf.message import DecodeError
 
 from .. import _mce, mce
 from .._pb.codeset.v1 import editing_pb2, grouping_pb2
-from .._wire_mce import EditRequest, EncodedEditor
+from .._wire_mce import EditRequest, EncodedEditor, answer_edit
 from ..errors import CodesetError
 from .calls import Facts
 from .convert import fill_error
+from .known import Known
+from .wire import FLAGS
 
 if TYPE_CHECKING:
     from ..library import Library
-    from .wire import DrgWire, GroupThroughMessages
+    from .wire import DrgWire, Versions
 
 __all__ = ["EditThroughMessages", "EditWire"]
 
@@ -30,40 +32,48 @@ EditThroughMessages = Callable[
 ]
 """Edits the claims of a message; facts are of these claims alone."""
 
+_Chosen = tuple[EncodedEditor, str]
+
 
 class EditWire:
     """Answers BatchEditClaims and EditClaim from the bytes of their requests. Thread-safe.
 
-    ``drg`` groups the claims.
+    ``check_size`` notes the number of claims and raises if they are too many; ``through_messages`` edits the claims
+    that are not plain. ``drg`` groups.
     """
 
-    def __init__(self, drg: DrgWire) -> None:
+    def __init__(
+        self, check_size: Callable[[int, Facts], None], through_messages: EditThroughMessages, drg: DrgWire
+    ) -> None:
+        self._check_size = check_size
+        self._through_messages = through_messages
         self._drg = drg
         # Two threads at the first use of a release may both encode it; it is the same.
-        self._editors: WeakKeyDictionary[mce.MceEditor, EncodedEditor] = WeakKeyDictionary()
+        self._encoded: WeakKeyDictionary[mce.MceEditor, EncodedEditor] = WeakKeyDictionary()
+        self._known: tuple[Known[str, _Chosen], Versions] | None = None
 
-    def answer(
-        self,
-        raw: bytes,
-        facts: Facts,
-        library: Library,
-        check_size: Callable[[int, Facts], None],
-        edit_through_messages: EditThroughMessages,
-        group_through_messages: GroupThroughMessages,
-    ) -> bytes | None:
+    def serve(self, library: Library | None) -> None:
+        """Edit by ``library`` from now on, which the grouper serves already; None: leave everything to the messages."""
+        versions = self._drg.versions
+        self._known = None if library is None or versions is None else (Known(library, self._choose), versions)
+
+    def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchEditClaimsRequest; None if its options are not plain.
 
-        Raises DecodeError if it is no such request, and what ``check_size``, an unknown release and wrong options of
-        the grouper raise. The other two answer the claims that are not plain.
+        Raises DecodeError if it is no such request, and what the size, an unknown release and wrong options of the
+        grouper raise.
         """
+        if self._known is None:
+            return None
+        editors, versions = self._known
         try:
             request = EditRequest(raw)
         except ValueError:
             raise DecodeError("not a request to edit inpatient claims") from None
-        check_size(len(request), facts)
-        if not _plain(request):
+        self._check_size(len(request), facts)
+        if request.odd:
             return None
-        editor = self._encoded(library.mce_editor(request.release))
+        editor, releases = editors[request.release]
         others = Facts()
 
         def other(claims: list[bytes]) -> list[bytes]:
@@ -77,14 +87,13 @@ class EditWire:
                     suppress_on_procedures=procedures,
                 ),
             )
-            response = edit_through_messages(messages, others, library)
+            response = self._through_messages(messages, others, editors.library)
             return [result.SerializeToString() for result in response.results]
 
-        releases = f"mce/{editor.core.release}"
         if not request.grouped:
             response, failed, _ = request.answer(editor, other)
         else:
-            plan = self._drg.plan(request, library, group_through_messages)
+            plan = self._drg.plan(request, versions)
             response, failed, groups = request.answer(editor, other, plan.versions, plan.flags, plan.other)
             assert groups is not None
             plan.account(facts, *groups)
@@ -94,50 +103,31 @@ class EditWire:
         facts.releases = releases
         return response
 
-    def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
+    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, an EditClaimRequest: a batch of one claim has the same bytes.
 
         None where the claim is not plain, cannot be edited or grouped, and where there is not exactly one: what to say
         then is the messages' to know.
         """
+        if self._known is None:
+            return None
+        editors, versions = self._known
         try:
-            request = EditRequest(raw)
-            if len(request) != 1 or not _plain(request):
-                return None
-            editor = self._encoded(library.mce_editor(request.release))
-            releases = f"mce/{editor.core.release}"
-            if not request.grouped:
-                response, failed, _ = request.answer(editor)
-            else:
-                found = self._drg.choice_of_one(request, library)
-                if found is None:
-                    return None
-                version, flags = found
-                response, failed, groups = request.answer(editor, None, [version], flags)
-                assert groups is not None
-                failed += groups[0]
-                releases += f",{version.release}"
+            found = answer_edit(raw, editors, versions, FLAGS)
         except (CodesetError, ValueError):
             return None
-        if failed:
+        if found is None:
             return None
-        facts.releases = releases
+        response, facts.releases = found
         return response
 
-    def _encoded(self, editor: mce.MceEditor) -> EncodedEditor:
-        found = self._editors.get(editor)
+    def _choose(self, library: Library, release: str) -> _Chosen:
+        """Return what edits where ``release`` is named, "" for none, and the name of that release."""
+        editor = library.mce_editor(release)
+        found = self._encoded.get(editor)
         if found is None:
-            found = self._editors[editor] = _encode(editor)
-        return found
-
-
-_ALL_EDITS = sum(1 << (edit - 1) for edit in mce.MceEdit)
-
-
-def _plain(request: EditRequest) -> bool:
-    """Return whether the edits that are not to be raised are edits."""
-    principal, secondary, procedures = request.suppressed
-    return not (request.odd or (principal | secondary | procedures) & ~_ALL_EDITS)
+            found = self._encoded[editor] = _encode(editor)
+        return found, f"mce/{editor.release}"
 
 
 def _edits_of(edits: int) -> list[Any]:

@@ -7,6 +7,7 @@ is encoded. A member that anything is wrong with goes through the messages after
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -14,10 +15,11 @@ from weakref import WeakKeyDictionary
 from google.protobuf.message import DecodeError
 
 from .._pb.codeset.v1 import scoring_pb2
-from .._wire_hcc import EncodedScorer, HccChoice, HccRequest
+from .._wire_hcc import EncodedScorer, HccChoice, HccRequest, answer_member
 from ..errors import CodesetError
-from ..hcc import HccDetail, HccScorer, Scoring, ScoringOptions
+from ..hcc import HccDetail, HccScorer, Scoring
 from .calls import Facts
+from .known import Known
 from .scoring import scoring_options
 
 if TYPE_CHECKING:
@@ -34,96 +36,101 @@ ScoreThroughMessages = Callable[[scoring_pb2.BatchScoreHccRequest, Facts, "Libra
 
 
 class HccWire:
-    """Answers requests for risk scores from their bytes. Thread-safe."""
+    """Answers requests for risk scores from their bytes. Thread-safe.
 
-    def __init__(self) -> None:
-        # Two threads at the first use may both make what is kept here; it is the same. None of it holds its library.
-        self._scorers: WeakKeyDictionary[HccScorer, EncodedScorer] = WeakKeyDictionary()
-        self._plans: WeakKeyDictionary[Library, dict[bytes, _Plan]] = WeakKeyDictionary()
+    ``check_size`` notes the number of members and raises if they are too many; ``through_messages`` answers the members
+    that are not plain.
+    """
 
-    def answer(
-        self,
-        raw: bytes,
-        facts: Facts,
-        library: Library,
-        check_size: Callable[[int, Facts], None],
-        through_messages: ScoreThroughMessages,
-    ) -> bytes:
+    def __init__(self, check_size: Callable[[int, Facts], None], through_messages: ScoreThroughMessages) -> None:
+        self._check_size = check_size
+        self._through_messages = through_messages
+        # Two threads at the first use may both make what is kept here; it is the same.
+        self._encoded: WeakKeyDictionary[HccScorer, EncodedScorer] = WeakKeyDictionary()
+        self._plans: _Plans | None = None
+
+    def serve(self, library: Library | None) -> None:
+        """Answer from ``library`` from now on; None: leave everything to the messages."""
+        self._plans = None if library is None else _Plans(library, self._plan, _MOST_OPTIONS)
+
+    def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchScoreHccRequest.
 
-        Raises DecodeError if it is none, and what ``check_size`` and impossible options raise. ``through_messages``
-        answers the members that are not plain.
+        Raises DecodeError if it is none, and what the size and impossible options raise.
         """
+        plans = self._plans
+        if plans is None:
+            return None
         try:
             request = HccRequest(raw)
         except ValueError:
             raise DecodeError("not a request to score members") from None
-        check_size(len(request), facts)
-        plan = self._plan(request.options, library)
-        choices = self._choices(request, plan, library)
+        self._check_size(len(request), facts)
+        options = request.options
+        plan = plans[options]
+        choices = list(map(plan.get, request.choices))
+        for i, named in enumerate(request.choices):
+            if choices[i] is None:
+                # What is still unknown then, each of its members says through the messages.
+                with contextlib.suppress(CodesetError):
+                    choices[i] = plan[named]
         others = Facts()
 
         def other(members: list[bytes]) -> list[bytes]:
             messages = scoring_pb2.BatchScoreHccRequest(
                 members=map(scoring_pb2.RiskMember.FromString, members),
-                options=scoring_pb2.HccOptions.FromString(request.options),
+                options=scoring_pb2.HccOptions.FromString(options),
             )
-            return [result.SerializeToString() for result in through_messages(messages, others, library).results]
+            response = self._through_messages(messages, others, plans.library)
+            return [result.SerializeToString() for result in response.results]
 
-        answered = request.answer(choices, plan.full, other)
-        assert answered is not None
-        response, used = answered
-        releases = {choice.release for choice, was in zip(choices, used, strict=True) if choice is not None and was}
-        facts.answered(releases, others)
+        response, answered = request.answer(choices, plan.full, other)
+        facts.answered({choice.release for choice in answered}, others)
         return response
 
-    def answer_one(self, raw: bytes, facts: Facts, library: Library) -> bytes | None:
+    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a ScoreHccRequest, if its member is plain, else None."""
-        try:
-            request = HccRequest(raw, True)
-            plan = self._plan(request.options, library)
-            choices = self._choices(request, plan, library)
-            choice = choices[0] if choices else None
-            if choice is None:
-                return None
-            answered = request.answer(choices, plan.full, None)
-        except (ValueError, CodesetError):
-            return None
-        if answered is None:
-            return None
-        facts.releases = choice.release
-        return answered[0]
-
-    def _plan(self, raw: bytes, library: Library) -> _Plan:
-        """Return what the options ``raw`` come to. Raises InvalidFieldError if they are impossible."""
-        plans = self._plans.get(library)
+        plans = self._plans
         if plans is None:
-            plans = self._plans[library] = {}
-        plan = plans.get(raw)
-        if plan is None:
-            plan = _Plan(scoring_options(scoring_pb2.HccOptions.FromString(raw)), library)
-            if len(raw) <= _LARGEST_OPTIONS:
-                if len(plans) >= _MOST_OPTIONS:
-                    plans.clear()
-                plans[raw] = plan
-        return plan
+            return None
+        try:
+            found = answer_member(raw, plans)
+        except (CodesetError, ValueError):
+            return None
+        if found is None:
+            return None
+        response, facts.releases = found
+        return response
 
-    def _choices(self, request: HccRequest, plan: _Plan, library: Library) -> list[HccChoice | None]:
-        """Return what answers each choice of a request, None where nothing does."""
-        found = list(map(plan.choices.get, request.choices))
-        if None in found:
-            scoring = Scoring(library.hcc_scorer, plan.options)
-            for i, (model, year) in enumerate(request.choices):
-                if found[i] is None:
-                    found[i] = self._choice(model, year, plan, scoring)
+    def _plan(self, library: Library, raw: bytes) -> _Plan:
+        return _Plan(library, raw, self._scorer)
+
+    def _scorer(self, scorer: HccScorer) -> EncodedScorer:
+        found = self._encoded.get(scorer)
+        if found is None:
+            found = self._encoded[scorer] = _encode(scorer)
         return found
 
-    def _choice(self, model: str, year: int, plan: _Plan, scoring: Scoring) -> HccChoice | None:
-        try:
-            own, partner = scoring.resolve(model, year)
-        except CodesetError:
-            # Each of its members says so through the messages.
-            return None
+
+class _Plan(dict[tuple[str, int], HccChoice]):
+    """What answers with the options ``raw``, by model and payment year; found when asked for, which raises CodesetError
+    where there is nothing. ``encoded`` encodes a scorer.
+
+    Raises InvalidFieldError if the options are impossible.
+    """
+
+    def __init__(self, library: Library, raw: bytes, encoded: Callable[[HccScorer], EncodedScorer]) -> None:
+        super().__init__()
+        self._library = library
+        self._encoded = encoded
+        self._options = scoring_options(scoring_pb2.HccOptions.FromString(raw))
+        # Impossible ones are an error of the request, also of one without members.
+        Scoring(library.hcc_scorer, self._options)
+        self.full = self._options.detail == HccDetail.FULL
+
+    def __missing__(self, named: tuple[str, int]) -> HccChoice:
+        scoring = Scoring(self._library.hcc_scorer, self._options)
+        own, partner = scoring.resolve(*named)
         scorer, factors = scoring.scorers[own], scoring.factors()
         if partner < 0:
             choice = HccChoice(scorer.release, self._encoded(scorer), factors[own])
@@ -146,26 +153,16 @@ class HccWire:
                 ).SerializeToString(),
             )
         # Spelled otherwise it is answered as well, but there is no end of other spellings.
-        if (model, year) == (scorer.model, scorer.payment_year):
-            plan.choices[model, year] = choice
+        if named == (scorer.model, scorer.payment_year):
+            self[named] = choice
         return choice
 
-    def _encoded(self, scorer: HccScorer) -> EncodedScorer:
-        found = self._scorers.get(scorer)
-        if found is None:
-            found = self._scorers[scorer] = _encode(scorer)
-        return found
 
+class _Plans(Known[bytes, _Plan]):
+    """Plans by the options; long ones are not remembered."""
 
-class _Plan:
-    """What the options of a request come to, for every model and year that has been asked for."""
-
-    def __init__(self, options: ScoringOptions, library: Library) -> None:
-        # Impossible ones are an error of the request, also of one without members.
-        Scoring(library.hcc_scorer, options)
-        self.options = options
-        self.full = options.detail == HccDetail.FULL
-        self.choices: dict[tuple[str, int], HccChoice] = {}
+    def __missing__(self, options: bytes) -> _Plan:
+        return super().__missing__(options) if len(options) <= _LARGEST_OPTIONS else self.find(options)
 
 
 def _encode(scorer: HccScorer) -> EncodedScorer:

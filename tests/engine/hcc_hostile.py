@@ -106,7 +106,9 @@ def main(store: Path, scratch: Path) -> None:
                 response = scoring_pb2.BatchScoreHccResponse()
                 for index in range(len(members)):
                     add_result(response.results, results[index])
-                if HccWire().answer(request, Facts(), One(scorer), nothing, nothing) != response.SerializeToString():
+                wire = HccWire(nothing, nothing)
+                wire.serve(One(scorer))
+                if wire.answer(request, Facts()) != response.SerializeToString():
                     sys.exit(f"{name}: from bytes another answer than through messages")
                 scored += 1
             put(path, name, original[name])

@@ -62,7 +62,7 @@ def test_every_reference_claim_by_itself(services: Services, golden: Any, detail
         assert got == expected
         response = grouping_pb2.GroupDrgResponse.FromString(got[0])
         assert response.result.final_grouping.drg == answer["final_grouping"]["drg"]
-        left += services.group_drg_bytes(raw, Facts()) is None
+        left += services.from_bytes()["GroupDrg"](raw, Facts()) is None
     # Every claim that CMS answers is plain.
     assert left == 0
 
@@ -171,10 +171,12 @@ def test_a_batch_too_large(store: Path) -> None:
 
 def test_threads_share_a_version(services: Services, sample: Any) -> None:
     raw = Request(claims=[grouping_pb2.InpatientClaim(**claim) for claim in sample.claims]).SerializeToString()
-    expected = services.batch_group_drg_bytes(raw, Facts())
+    expected = services.from_bytes()["BatchGroupDrg"](raw, Facts())
     found: list[bytes | None] = []
     threads = [
-        threading.Thread(target=lambda: found.extend(services.batch_group_drg_bytes(raw, Facts()) for _ in range(5)))
+        threading.Thread(
+            target=lambda: found.extend(services.from_bytes()["BatchGroupDrg"](raw, Facts()) for _ in range(5))
+        )
         for _ in range(4)
     ]
     for thread in threads:

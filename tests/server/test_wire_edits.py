@@ -46,7 +46,7 @@ def test_every_reference_claim(services: Services, mce_golden: Any, plain_edits:
         for claim in mce_golden.claims[start : start + 5000]:
             request.claims.add(**claim)
         raw = request.SerializeToString()
-        assert services.batch_edit_claims_bytes(raw, Facts()) is not None
+        assert services.from_bytes()["BatchEditClaims"](raw, Facts()) is not None
         response = Response.FromString(check(services, raw))
         answers = mce_golden.answers[start : start + 5000]
         assert [result.edit_type for result in response.results] == [
@@ -60,7 +60,7 @@ def test_one_by_one(services: Services, mce_sample: Any) -> None:
         request = grouping_pb2.EditClaimRequest(claim=claim, group=i % 3 == 0)
         raw = request.SerializeToString()
         if i % 3:
-            assert services.edit_claim_bytes(raw, Facts()) is not None
+            assert services.from_bytes()["EditClaim"](raw, Facts()) is not None
         check(services, raw, wire_check.edit)
 
 
@@ -141,7 +141,9 @@ def test_the_shapes_are_worth_it(services: Services) -> None:
         kinds["item errors" if failed else "answered"] += 1
         kinds["edits"] += any(result.edits for result in response.results)
         kinds["groups"] += any(result.HasField("final_grouping") for result in response.drg_results)
-        kinds["through messages"] += len(response.results) == 1 and services.edit_claim_bytes(raw, Facts()) is None
+        kinds["through messages"] += (
+            len(response.results) == 1 and services.from_bytes()["EditClaim"](raw, Facts()) is None
+        )
     assert min(kinds.values()) > 20, kinds
 
 
@@ -238,10 +240,12 @@ def test_a_batch_too_large(store: Path) -> None:
 def test_threads_share_an_editor(services: Services, mce_sample: Any) -> None:
     request = Request(claims=[grouping_pb2.InpatientClaim(**claim) for claim in mce_sample.claims], group=True)
     raw = request.SerializeToString()
-    expected = services.batch_edit_claims_bytes(raw, Facts())
+    expected = services.from_bytes()["BatchEditClaims"](raw, Facts())
     found: list[bytes | None] = []
     threads = [
-        threading.Thread(target=lambda: found.extend(services.batch_edit_claims_bytes(raw, Facts()) for _ in range(5)))
+        threading.Thread(
+            target=lambda: found.extend(services.from_bytes()["BatchEditClaims"](raw, Facts()) for _ in range(5))
+        )
         for _ in range(4)
     ]
     for thread in threads:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import engine
 from engine._pb.codeset.v1 import scoring_pb2
-from engine._wire_hcc import EncodedScorer, HccChoice, HccRequest
+from engine._wire_hcc import EncodedScorer, HccChoice, HccRequest, answer_member
 from engine.server import ServerConfig
 from engine.server.calls import Facts
 from engine.server.services import Services
@@ -337,8 +337,7 @@ def test_options_are_not_kept_without_end(services: Services) -> None:
     for i in range(300):
         options = shapes.text(2, shapes.text(1, "V28") + shapes.fixed(2, (100 + i) / 100))
         check(services, shapes.text(1, MEMBER) + shapes.text(2, options))
-    kept = services._hcc_wire._plans[services.library]
-    assert len(kept) <= 64
+    assert len(services._hcc_wire._plans or ()) <= 64
 
 
 def test_threads_share_what_is_kept(store: Path, hcc_sample: Any) -> None:
@@ -348,7 +347,9 @@ def test_threads_share_what_is_kept(store: Path, hcc_sample: Any) -> None:
     expected = services.batch_score_hcc(request, Facts()).SerializeToString()
     found: list[bytes | None] = []
     threads = [
-        threading.Thread(target=lambda: found.extend(services.batch_score_hcc_bytes(raw, Facts()) for _ in range(5)))
+        threading.Thread(
+            target=lambda: found.extend(services.from_bytes()["BatchScoreHcc"](raw, Facts()) for _ in range(5))
+        )
         for _ in range(4)
     ]
     for thread in threads:
@@ -375,14 +376,19 @@ def test_misuse_of_requests_is_refused(services: Services) -> None:
     for other in broken:
         with pytest.raises((TypeError, ValueError)):
             request.answer([None], False, other)
-    assert request.answer([None], False, None) is None
-    assert HccRequest(b"", True).answer([], True, None) == (b"", [])
+    with pytest.raises(KeyError):
+        answer_member(shapes.text(1, MEMBER), {})
+    with pytest.raises(TypeError):
+        answer_member(shapes.text(1, MEMBER), {b"": ["V28"]})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="message"):
+        answer_member(b"\x0a", {})
+    assert HccRequest(b"", True).answer([], True, list) == (b"", set())
 
 
 def test_misuse_of_scorers_is_refused(services: Services) -> None:
     scorer = services.library.hcc_scorer("V28", 2026)
-    services.batch_score_hcc_bytes(shapes.text(1, MEMBER), Facts())
-    encoded = services._hcc_wire._scorers[scorer]
+    services.from_bytes()["BatchScoreHcc"](shapes.text(1, MEMBER), Facts())
+    encoded = services._hcc_wire._encoded[scorer]
     factors = np.zeros((2, 32), np.int32)
     with pytest.raises(ValueError, match="texts for every"):
         EncodedScorer(scorer.core, 0, b"", [], [], [], [], [], [], [])
