@@ -104,7 +104,14 @@ def _add_echo() -> None:
     def with_echo(*arguments: Any, **keywords: Any) -> Any:
         server = made(*arguments, **keywords)
         handlers: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(_echo)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        start = server.start
+
+        async def start_with_echo() -> None:
+            # Last, as what the server has beside its services: gRPC looks for a method in the order of adding.
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+            await start()
+
+        server.start = start_with_echo
         return server
 
     grpc.aio.server = with_echo

@@ -8,11 +8,8 @@ and encoded in a thread, off the event loop.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import logging
-import random
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
@@ -25,6 +22,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from .._call_lines import CallLines, id_of
 from ..errors import (
     CodesetError,
     DeadlineExceededError,
@@ -39,7 +37,7 @@ from ..errors import (
 )
 from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS, Method, status_of
 from .config import ServerConfig
-from .logs import CALLER, LOGGER, direct, where
+from .logs import CALLER, LOGGER, MOST_WAITING, LineHandler, direct, where
 
 __all__ = ["METADATA", "Answer", "Calls", "Facts", "public_error"]
 
@@ -50,11 +48,8 @@ _INLINE_BYTES = 4096
 a millisecond. Handing one to a thread costs a tenth of that.
 """
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""A request id of the caller that is fit for a log line. Others are replaced."""
-
-_random = random.Random()
-"""Request ids have to differ, not to be hard to guess."""
+_LOOK_SECONDS = 0.1
+"""How often it is asked where lines of calls go."""
 
 _TEXT_BYTES = 1000
 """Error text in a status. It travels twice, percent-encoded once, in trailers that gRPC limits to 8 KiB."""
@@ -65,12 +60,10 @@ class Facts:
     ``releases``.
     """
 
-    __slots__ = ("errors", "items", "releases")
-
-    def __init__(self) -> None:
-        self.items = 1
-        self.errors = 0
-        self.releases: str = ""
+    # Of the class until they are set: most calls set one of them.
+    items = 1
+    errors = 0
+    releases = ""
 
     def answered(self, releases: set[str], others: Facts) -> None:
         """Note what answered a batch: ``releases``, and for items that took another way what ``others`` say."""
@@ -82,8 +75,8 @@ Answer = Callable[[Any, Facts], Message]
 """Answers a decoded request. Runs on the event loop or in a thread; raises CodesetError."""
 
 FromBytes = Callable[[bytes, Facts], bytes | None]
-"""Answers the bytes of a request with those of its response. None: decode the request and ask the Answer. Raises
-DecodeError if the bytes are no such request, and CodesetError.
+"""Answers the bytes of a request with those of its response. None: decode the request and ask the Answer. May raise
+DecodeError if the bytes are no such request; raises CodesetError.
 """
 
 Observe = Callable[[str, str, tuple[str, str], Facts, float, int, int], None]
@@ -119,6 +112,11 @@ class Calls:
         self.observe: Observe | None = None
         self.trace: Trace | None = None
         self._ending = asyncio.Event()
+        self._logs = True
+        self._lines: LineHandler | None = None
+        """What takes lines of calls as they are; None: a program has handlers of its own, which take records."""
+        self._own_lines = CallLines()
+        self._look_again = 0.0
 
     @property
     def queued(self) -> int:
@@ -132,30 +130,40 @@ class Calls:
         """Return the handler of a method whose request and response are one message. ``from_bytes``: asked first.
         ``slow``: always in a thread, also for a short request.
         """
-        run, respond = self._responding(method, answer, from_bytes)
+        through_messages, _, respond = self._responding(method, answer, from_bytes)
         inline = -1 if slow else min(_INLINE_BYTES, self._config.max_message_bytes)
+        concurrent = self._config.max_concurrent
+        service, name = method.service, method.name
 
+        # Between two calls gRPC has emptied the caches: every function on the way costs a microsecond for being there.
         async def handle(raw: bytes, context: Context) -> bytes:
             started = time.perf_counter()
             facts = Facts()
             request_id = ""
             outcome = _CANCELLED
+            received = len(raw)
             sent = 0
             self.active += 1
             try:
-                self._check_active()
-                response = run(raw, facts) if len(raw) <= inline else await respond(raw, facts)
+                if self.active > concurrent:
+                    self._refuse_more()
+                if received <= inline:
+                    response = None if from_bytes is None else from_bytes(raw, facts)
+                    if response is None:
+                        response = through_messages(raw, facts)
+                else:
+                    response = await respond(raw, facts)
                 outcome = _OK
                 sent = len(response)
                 return response
             except Exception as error:
-                request_id = _request_id(METADATA.get())
-                shown = self._shown(error, method, request_id)
+                request_id = id_of(METADATA.get())
+                shown = self._shown(error, method, request_id, received)
                 outcome = (status_of(shown.code).name, shown.code)
                 await _abort(context, shown, request_id)
             finally:
                 self.active -= 1
-                self.finished(method.service, method.name, facts, outcome, started, request_id, len(raw), sent)
+                self.finished(service, name, facts, outcome, started, request_id, received, sent)
 
         return handle
 
@@ -166,24 +174,26 @@ class Calls:
         caller that does not read is not read from either. The whole stream is one call in the log, and one of those
         that are limited.
         """
-        run, respond = self._responding(method, answer, from_bytes)
+        _, run, respond = self._responding(method, answer, from_bytes)
         inline = min(_INLINE_BYTES, self._config.max_message_bytes)
 
         async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             started = time.perf_counter()
             total = Facts()
             total.items = 0
-            request_id = _request_id(METADATA.get())
+            request_id = id_of(METADATA.get())
             outcome = _CANCELLED
-            received = sent = 0
+            received = sent = size = 0
             releases: set[str] = set()
             self.active += 1
             try:
-                self._check_active()
+                if self.active > self._config.max_concurrent:
+                    self._refuse_more()
                 async for raw in self._until_ending(requests):
-                    received += len(raw)
+                    size = len(raw)
+                    received += size
                     facts = Facts()
-                    response = run(raw, facts) if len(raw) <= inline else await respond(raw, facts)
+                    response = run(raw, facts) if size <= inline else await respond(raw, facts)
                     total.items += facts.items
                     total.errors += facts.errors
                     releases.update(filter(None, facts.releases.split(",")))
@@ -191,7 +201,7 @@ class Calls:
                     yield response
                 outcome = _OK
             except Exception as error:
-                shown = self._shown(error, method, request_id)
+                shown = self._shown(error, method, request_id, size)
                 outcome = (status_of(shown.code).name, shown.code)
                 await _abort(context, shown, request_id)
             finally:
@@ -227,34 +237,29 @@ class Calls:
             if reading is not None:
                 reading.cancel()
 
-    def _check_active(self) -> None:
-        concurrent = self._config.max_concurrent
-        if self.active > concurrent:
-            raise TooManyRequestsError(
-                f"the server answers at most {concurrent:,} requests at once and has as many. "
-                "Try again later, with larger batches rather than more calls at once."
-            )
+    def _refuse_more(self) -> NoReturn:
+        raise TooManyRequestsError(
+            f"the server answers at most {self._config.max_concurrent:,} requests at once and has as many. "
+            "Try again later, with larger batches rather than more calls at once."
+        )
 
     def _responding(
         self, method: Method, answer: Answer, from_bytes: FromBytes | None
-    ) -> tuple[Callable[[bytes, Facts], bytes], Callable[[bytes, Facts], Awaitable[bytes]]]:
-        """Return what answers the bytes of one request: at once, and in a thread and within the limits."""
+    ) -> tuple[
+        Callable[[bytes, Facts], bytes], Callable[[bytes, Facts], bytes], Callable[[bytes, Facts], Awaitable[bytes]]
+    ]:
+        """Return what answers the bytes of one request: through messages; by ``from_bytes`` where it does; and that in
+        a thread and within the limits.
+        """
         limit = self._config.max_message_bytes
         seconds = self._config.request_timeout or None
 
+        def through_messages(raw: bytes, facts: Facts) -> bytes:
+            return answer(method.request.FromString(raw), facts).SerializeToString()
+
         def run(raw: bytes, facts: Facts) -> bytes:
-            try:
-                response = None if from_bytes is None else from_bytes(raw, facts)
-                if response is not None:
-                    return response
-                request = method.request.FromString(raw)
-            except DecodeError:
-                raise MalformedMessageError(
-                    f"{method.name}: the {len(raw):,} bytes received are not a "
-                    f"{method.request.DESCRIPTOR.full_name}. "
-                    "Encode the message with classes generated from the API's own proto; texts must be UTF-8."
-                ) from None
-            return answer(request, facts).SerializeToString()
+            response = None if from_bytes is None else from_bytes(raw, facts)
+            return through_messages(raw, facts) if response is None else response
 
         async def respond(raw: bytes, facts: Facts) -> bytes:
             if len(raw) > limit:
@@ -275,10 +280,17 @@ class Calls:
                     "Send fewer items in one request, or try again when there is less load."
                 ) from None
 
-        return run, respond
+        return through_messages, run, respond
 
-    def _shown(self, error: Exception, method: Method, request_id: str) -> CodesetError:
-        """Return ``error`` as the caller may see it, and log what the operator needs of it."""
+    def _shown(self, error: Exception, method: Method, request_id: str, size: int) -> CodesetError:
+        """Return ``error`` as the caller may see it, and log what the operator needs of it. ``size``: bytes of the
+        request.
+        """
+        if isinstance(error, DecodeError):
+            return MalformedMessageError(
+                f"{method.name}: the {size:,} bytes received are not a {method.request.DESCRIPTOR.full_name}. "
+                "Encode the message with classes generated from the API's own proto; texts must be UTF-8."
+            )
         if isinstance(error, CodesetError):
             shown = public_error(error)
             if shown is not error:
@@ -315,23 +327,32 @@ class Calls:
         """Log, count and trace a call. ``outcome``: its status and, if it failed, the reason. ``started``: by
         perf_counter. ``request_id``: empty where nothing has needed it. ``received``, ``sent``: bytes of its messages.
         """
-        seconds = time.perf_counter() - started
+        now = time.perf_counter()
+        seconds = now - started
         if self.observe is not None:
             self.observe(service, method, outcome, facts, seconds, received, sent)
-        if _logger.isEnabledFor(logging.INFO):
-            about = service, method, facts, outcome, seconds, request_id, METADATA.get(), CALLER.get()
-            handler = direct(_logger)
-            if handler is not None:
-                handler.later("call", _fields, about)
-            else:
-                _logger.info("call", extra={"fields": json.loads(f"{{{_fields(*about)}}}")})
+        if now >= self._look_again:
+            self._look_again = now + _LOOK_SECONDS
+            self._logs = _logger.isEnabledFor(logging.INFO)
+            self._lines = direct(_logger)
+        if self._logs:
+            lines = self._own_lines if self._lines is None else self._lines.calls
+            waiting = lines.add(
+                time.time(), service, method, outcome, facts, seconds, request_id, METADATA.get(), CALLER.get()
+            )
+            if self._lines is None:
+                fields = json.loads(lines.take())
+                del fields["time"], fields["level"], fields["event"]
+                _logger.info("call", extra={"fields": fields})
+            elif waiting == 1 or waiting >= MOST_WAITING:
+                self._lines.added(waiting)
         if self.trace is not None:
             self.trace(service, method, outcome, facts, seconds, METADATA.get())
 
     async def refuse(self, path: str, error: CodesetError, context: Any) -> NoReturn:
         """End a call that may not be made, before its request is read."""
         started = time.perf_counter()
-        request_id = _request_id(METADATA.get())
+        request_id = id_of(METADATA.get())
         facts = Facts()
         facts.items = 0
         service, _, method = path.lstrip("/").partition("/")
@@ -351,48 +372,6 @@ def public_error(error: CodesetError) -> CodesetError:
             "to rebuild it, or name another release."
         )
     return error
-
-
-def _fields(
-    service: str,
-    method: str,
-    facts: Facts,
-    outcome: tuple[str, str],
-    seconds: float,
-    request_id: str,
-    metadata: Metadata,
-    caller: str,
-) -> str:
-    """Return the fields of a call's line as JSON without the braces. By hand, since every call pays for it: no text but
-    those of ``_quoted`` can have anything in it that JSON quotes.
-    """
-    fields = (
-        f'"service": "{service}", "method": "{method}", "request_id": "{request_id or _request_id(metadata)}", '
-        f'"status": "{outcome[0]}", '
-        f'"items": {facts.items}, "duration_ms": {seconds * 1000:.3f}'
-    )
-    if outcome[1]:
-        fields += f', "reason": "{outcome[1]}"'
-    if facts.errors:
-        fields += f', "errors": {facts.errors}'
-    if facts.releases:
-        fields += f', "release": {_quoted(facts.releases)}'
-    if caller:
-        fields += f', "caller": {_quoted(caller)}'
-    return fields
-
-
-@functools.lru_cache(1024)
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _request_id(metadata: Metadata) -> str:
-    """Return the request id that the caller sent, else another at each call."""
-    for key, value in metadata:
-        if key == REQUEST_ID and isinstance(value, str) and _ID.fullmatch(value):
-            return value
-    return f"{_random.getrandbits(64):016x}"
 
 
 async def _abort(context: Context, error: CodesetError, request_id: str) -> NoReturn:

@@ -12,22 +12,21 @@ import contextlib
 import json
 import logging
 import sys
-import time
 import traceback
-from collections import deque
-from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
-__all__ = ["CALLER", "JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
+from .._call_lines import CallLines
+
+__all__ = ["CALLER", "MOST_WAITING", "JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
 
 LOGGER = "engine.server"
 
-DELAY = 0.1
+DELAY: Final = 0.1
 """Seconds that the line of a call may wait to be written. A process that is killed does not write what waits."""
 
-_MOST_WAITING = 64
+MOST_WAITING: Final = 64
 
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
@@ -54,72 +53,55 @@ class LineHandler(logging.Handler):
     """Writes lines to ``stream``; None: to what standard error is at that time, as a program may put another in its
     place.
 
-    Lines of calls, ``later``, are written many at once, and within ``DELAY`` seconds: making a record of each and
-    writing it by itself would take longer than answering. Any other line is written at once, behind those that wait.
+    Lines of calls are added to ``calls`` and written many at once, within ``DELAY`` seconds: making a record of each
+    and writing it by itself would take longer than answering. Any other line is written at once, behind those that
+    wait.
     """
 
     def __init__(self, stream: TextIO | None = None, **always: Any) -> None:
         super().__init__()
         self._stream = stream
         self.setFormatter(JsonFormatter(**always))
-        self._always = _encode(always)[1:-1] + ", " if always else ""
-        self._second = 0
-        self._time = ""
-        self._waiting: deque[tuple[float, str, Callable[..., str], tuple[Any, ...]]] = deque()
+        self.calls = CallLines(json.dumps(always, default=str)[1:-1])
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop that will write what waits."""
 
-    def later(self, event: str, fields: Callable[..., str], about: tuple[Any, ...]) -> None:
-        """Write a line of level INFO soon. ``fields(*about)`` are its fields, as JSON without the braces. Called on
-        an event loop.
+    def added(self, waiting: int) -> None:
+        """Have the lines of calls written, now if they are many, else soon. Called on an event loop, with what
+        ``calls.add`` returned; not needed while that is neither 1 nor ``MOST_WAITING``.
         """
-        waiting = self._waiting
-        waiting.append((time.time(), event, fields, about))
-        if len(waiting) >= _MOST_WAITING:
+        if waiting >= MOST_WAITING:
             self.flush()
-        elif self._loop is None or len(waiting) == 1:
-            # A loop that ended before it wrote is no reason to wait for it.
-            loop = asyncio.get_running_loop()
-            if self._loop is not loop:
-                self._loop = loop
-                loop.call_later(DELAY, self._timed)
+            return
+        loop = asyncio.get_running_loop()
+        # A loop that ended before it wrote is no reason to wait for it.
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(DELAY, self._timed)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.flush()
         try:
-            self._write(self.format(record))
+            self._write(self.format(record) + "\n")
         except Exception:
             self.handleError(record)
 
     def flush(self) -> None:
         """Write what waits."""
-        lines = []
-        with contextlib.suppress(IndexError):
-            while True:
-                lines.append(self._line(*self._waiting.popleft()))
+        lines = self.calls.take()
         if lines:
             # As in logging: what cannot be logged does not keep a server from answering.
             with contextlib.suppress(OSError, ValueError):
-                self._write("\n".join(lines))
+                self._write(lines)
 
     def _timed(self) -> None:
         self._loop = None
         self.flush()
 
-    def _line(self, now: float, event: str, fields: Callable[..., str], about: tuple[Any, ...]) -> str:
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._time = datetime.fromtimestamp(second, UTC).isoformat()[:19]
-        return (
-            f'{{"time": "{self._time}.{int((now - second) * 1000):03d}+00:00", "level": "info", "event": "{event}", '
-            f"{self._always}{fields(*about)}}}"
-        )
-
     def _write(self, text: str) -> None:
         stream = sys.stderr if self._stream is None else self._stream
         with self.lock or contextlib.nullcontext():
-            stream.write(text + "\n")
+            stream.write(text)
             stream.flush()
 
 
