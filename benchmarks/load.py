@@ -10,8 +10,9 @@ with status 1 if a call failed, an answer was wrong, or memory grew. Sends to lo
 time and calls.
 
 The kinds of calls take turns, in several rounds, so that what else the machine does falls on all of them; figures are
-medians over the rounds. Server and clients share the machine's cores: processor time of the server an item says what it
-took, whoever else was busy.
+medians over the rounds. What has a limit is measured between two runs of it: a virtual machine may be half as fast a
+second later, and a ratio is of what was measured at nearly the same time. Server and clients share the machine's cores:
+processor time of the server an item says what it took, whoever else was busy.
 """
 
 from __future__ import annotations
@@ -44,6 +45,16 @@ OPEN_SHARES = (0.5, 0.8)
 
 
 @dataclass
+class Run:
+    """What came of a phase in one round. ``rate``: items a second. ``cost``: seconds of processor time an item, the
+    server's; in process, this process's; 0 where it is not known.
+    """
+
+    rate: float
+    cost: float
+
+
+@dataclass
 class Figure:
     """A phase over its rounds, on one server. ``limit``: name of the phase that it is compared with."""
 
@@ -51,26 +62,39 @@ class Figure:
     phase: Phase
     limit: str = ""
     outcome: Outcome = field(default_factory=Outcome)
-    rates: list[float] = field(default_factory=list)
-    """Calls a second, by round."""
-    item_rates: list[float] = field(default_factory=list)
-    server_seconds: float = 0.0
-    """Processor time of the server, all rounds."""
+    calls: list[float] = field(default_factory=list)
+    """Calls a second, by run."""
+    runs: list[Run] = field(default_factory=list)
+    around: list[Run] = field(default_factory=list)
+    """Of each run of a phase with a limit, the mean of the two runs of the limit around it."""
 
     def add(self, outcome: Outcome, server_seconds: float) -> None:
+        seconds = outcome.cpu_seconds if self.phase.client == "process" else server_seconds
         self.outcome.add(outcome)
-        self.rates.append(sum(outcome.calls.values()) / outcome.seconds)
-        self.item_rates.append(outcome.items / outcome.seconds)
-        self.server_seconds += server_seconds
+        self.calls.append(sum(outcome.calls.values()) / outcome.seconds)
+        self.runs.append(Run(outcome.items / outcome.seconds, seconds / outcome.items if outcome.items else 0.0))
+
+    def compare(self, before: Run, after: Run) -> None:
+        """Note what the limit made before and after the last run."""
+        self.around.append(Run((before.rate + after.rate) / 2, (before.cost + after.cost) / 2))
 
     @property
     def rate(self) -> float:
-        return median(self.item_rates)
+        return median(run.rate for run in self.runs)
 
     def cost(self) -> float | None:
-        """Return microseconds of processor time an item: the server's; in process, this process's."""
-        seconds = self.outcome.cpu_seconds if self.phase.client == "process" else self.server_seconds
-        return seconds / self.outcome.items * 1e6 if seconds and self.outcome.items else None
+        """Return microseconds of processor time an item."""
+        return median(run.cost for run in self.runs) * 1e6 or None
+
+    def ratios(self) -> tuple[float, float] | None:
+        """Return the rate by the limit's and the limit's cost by the own one (0: not known); None without a limit."""
+        if not self.around:
+            return None
+        pairs = list(zip(self.runs, self.around, strict=True))
+        return (
+            median(run.rate / limit.rate for run, limit in pairs),
+            median(limit.cost / run.cost if run.cost else 0.0 for run, limit in pairs),
+        )
 
     def latency(self) -> Any:
         """Return the latencies as a caller with a schedule would see them."""
@@ -86,9 +110,7 @@ def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
     def one(name: str, how_many: int, limit: str = "") -> tuple[Phase, str]:
         return Phase(name, {name: 1.0}, seconds, how_many), limit
 
-    found = [one("echo", senders)]
-    for name in UNARY:
-        found += [one(f"echo, {name}", senders, "echo"), one(name, senders, "echo")]
+    found = [one("echo", senders), *(one(name, senders, "echo") for name in UNARY)]
     for detail in ("DRG", "full"):
         name = f"BatchGroupDrg, {detail}"
         inside = f"in process, {detail}"
@@ -106,6 +128,7 @@ def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
 def measure(server: Serving, arguments: argparse.Namespace, workers: int, console: Console) -> list[Figure]:
     """Run all phases on ``server``: closed loops in rounds, then open loops at shares of the rates found."""
     figures = [Figure(workers, phase, limit) for phase, limit in phases(arguments.seconds, arguments.senders * workers)]
+    named = {figure.phase.name: figure for figure in figures}
 
     def run(figure: Figure) -> None:
         before = server.cpu_seconds()
@@ -119,11 +142,16 @@ def measure(server: Serving, arguments: argparse.Namespace, workers: int, consol
         for round_ in range(arguments.rounds):
             for figure in figures:
                 run(figure)
+                if figure.limit:
+                    limit = named[figure.limit]
+                    before = limit.runs[-1]
+                    run(limit)
+                    figure.compare(before, limit.runs[-1])
             console.print(f"{workers} worker(s): round {round_ + 1} of {arguments.rounds} done", style="dim")
         for name in ("GroupDrg", "mixed"):
-            closed = next(figure for figure in figures if figure.phase.name == name)
+            closed = named[name]
             for share in OPEN_SHARES:
-                rate = arguments.rate or share * median(closed.rates)
+                rate = arguments.rate or share * median(closed.calls)
                 phase = Phase(f"{name}, open loop, {rate:,.0f}/s", closed.phase.mix, arguments.seconds * 2, rate=rate)
                 figures.append(Figure(workers, phase))
                 run(figures[-1])
@@ -143,25 +171,18 @@ def rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
     found = []
     for figure in figures:
         latency, cost = figure.latency(), figure.cost()
-        rate = per_core = ""
-        limits = [other for other in figures if other.workers == figure.workers and other.phase.name == figure.limit]
-        for limit in limits:
-            # Of each round by itself: what slowed one down slowed the other down too.
-            rate = f"{median(a / b for a, b in zip(figure.item_rates, limit.item_rates, strict=True)):.2f}"
-            limit_cost = limit.cost()
-            if cost and limit_cost:
-                per_core = f"{limit_cost / cost:.2f}"
+        ratios = figure.ratios()
         outcome = figure.outcome
         found.append(
             (
                 str(figure.workers) if figure.phase.client != "process" else "",
                 figure.phase.name,
-                f"{median(figure.rates):,.0f}" if median(figure.rates) >= 10 else f"{median(figure.rates):.1f}",
+                f"{median(figure.calls):,.0f}" if median(figure.calls) >= 10 else f"{median(figure.calls):.1f}",
                 f"{figure.rate:,.0f}",
                 "" if cost is None else f"{cost:,.1f}",
                 figure.limit,
-                rate,
-                per_core,
+                f"{ratios[0]:.2f}" if ratios else "",
+                f"{ratios[1]:.2f}" if ratios and ratios[1] else "",
                 *(f"{latency.get_value_at_percentile(p) / 1000:,.2f}" for p in PERCENTILES),
                 f"{latency.get_max_value() / 1000:,.1f}",
                 ", ".join(f"{count} {code}" for code, count in sorted(outcome.errors.items())) or "0",
@@ -181,9 +202,9 @@ def notes(arguments: argparse.Namespace) -> list[str]:
         f"{arguments.seconds:g} s.",
         "Latencies in ms. Closed loops: corrected for coordinated omission with the median as the interval. Open "
         "loops: from the moment a call was due; late: sent later than that because too many were waiting.",
-        "echo: an empty message; echo, X: the requests of X, sent back.",
+        "echo: an empty message, sent back.",
         "µs: processor time an item (call, claim or code), the server's alone except in process. rate: items/s by "
-        "those of the limit, round by round. per core: the limit's processor time by this one's.",
+        "those of the limit right before and after. per core: the limit's processor time likewise by this one's.",
         "compared: items whose answer was compared with the reference (CMS's, or the engine's in process); decoded: of "
         "these, those compared field by field, the others by the bytes of one compared so.",
     ]
@@ -378,7 +399,7 @@ def _arguments() -> argparse.Namespace:
     if arguments.workers is None:
         arguments.workers = [1, 2] if workers_supported() and not arguments.soak and not arguments.target else [1]
     for name, least, most in (
-        ("clients", 1, 16), ("senders", 1, 64), ("seconds", 0.1, 120), ("rounds", 1, 20), ("rate", 0, 1e6),
+        ("clients", 1, 16), ("senders", 1, 64), ("seconds", 0.1, 120), ("rounds", 1, 100), ("rate", 0, 1e6),
     ):  # fmt: skip
         if not least <= getattr(arguments, name) <= most:
             parser.error(f"--{name}: expected {least} to {most:g}, got {getattr(arguments, name):g}")

@@ -170,11 +170,9 @@ def _ungrouped(questions: Questions, claim: int, result: Any, full: bool) -> boo
     return plain(to_dict(result), full=full) != expected
 
 
-def _echo(questions: Questions, name: str) -> Asking:
-    """An empty message; or, of a kind that the name goes on with, its requests."""
-    kind = name.partition(", ")[2]
-    requests = questions[kind].requests if kind else [b""]
-    return Asking(name, ECHO, requests, lambda raw: [raw], lambda index, position, raw: raw != requests[index])
+def _echo(_: Questions, name: str) -> Asking:
+    """An empty message."""
+    return Asking(name, ECHO, [b""], lambda raw: [raw], lambda index, position, raw: raw != b"")
 
 
 def _group(questions: Questions, name: str) -> Asking:
@@ -317,7 +315,6 @@ UNARY = ("ValidateCode", "GroupDrg", "EditClaim", "ScoreHcc")
 
 KINDS: dict[str, Callable[[Questions, str], Asking]] = {
     "echo": _echo,
-    **{f"echo, {name}": _echo for name in UNARY},
     "ValidateCode": _validate,
     "GroupDrg": _group,
     "EditClaim": _edit,
