@@ -46,7 +46,7 @@ lint: $(VENV)/.built
 	$(BIN)/ruff format --check $(CHECKED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint engine  # looks for pycodestyle there
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml engine._call_lines engine._core engine._hcc engine._mce engine._msdrg engine._wire engine._wire_codes engine._wire_hcc engine._wire_mce engine.client._fast
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml engine._calls engine._core engine._hcc engine._mce engine._msdrg engine._wire engine._wire_codes engine._wire_hcc engine._wire_mce engine.client._fast
 	$(BIN)/buf lint
 
 $(VENV)/.bench: $(VENV)/.built

@@ -22,7 +22,7 @@ extensions = [
         extra_compile_args=["-O1", "-UNDEBUG"] if DEBUG else ["-O3"],
     )
     for name in (
-        "_call_lines",
+        "_calls",
         "_claims",
         "_core",
         "_hcc",

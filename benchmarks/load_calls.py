@@ -35,7 +35,7 @@ STREAMED = 4
 STREAM_BATCH = 1_000
 """Claims in a request of a stream."""
 
-RECHECK = 200
+RECHECK = 1000
 """One answer in so many is decoded although its bytes are right."""
 
 RECHECKED = 25

@@ -27,8 +27,7 @@ class EditRequest(InpatientRequest):
 
 def answer_edit(
     raw: bytes,
-    editors: SupportsGetItem[str, tuple[EncodedEditor, str]],
-    known: SupportsGetItem[str | int, EncodedVersion],
+    known: tuple[SupportsGetItem[str, tuple[EncodedEditor, str]], SupportsGetItem[str | int, EncodedVersion]],
     flags: SupportsGetItem[tuple[int, int, int], int],
 ) -> tuple[bytes, str] | None: ...
 

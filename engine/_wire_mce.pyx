@@ -301,13 +301,14 @@ cdef class EditRequest(InpatientRequest):
         return done
 
 
-def answer_edit(bytes raw not None, editors, known, flags):
+def answer_edit(bytes raw not None, tuple known not None, flags):
     """Answer an EditClaimRequest: return (response, releases). None if there is not exactly one claim (a batch of one
     has the same bytes), it is not plain or lacks what the editor needs, an edit that is not to be raised is none, or it
     cannot be grouped.
 
-    ``editors``: by release, empty for the newest, the EncodedEditor and its name. ``known`` and ``flags`` are those of
-    ``_wire.answer_drg``. What they raise is passed on. Raises ValueError if ``raw`` is no such message.
+    ``known``: by release, empty for the newest, the EncodedEditor and its name; and what is ``known`` to
+    ``_wire.answer_drg``, whose ``flags`` are the same. What they raise is passed on. Raises ValueError if ``raw`` is no
+    such message.
     """
     cdef EditRequest request = EditRequest.__new__(EditRequest)
     cdef const WireClaim* claim
@@ -321,6 +322,7 @@ def answer_edit(bytes raw not None, editors, known, flags):
     claim = <const WireClaim*>request.claims.at
     if request.odd or len(request) != 1 or not claim.plain_to_edit:
         return None
+    editors, versions = known
     editor, releases = editors[request.release]
     editor.check()
     made.at = NULL
@@ -337,7 +339,7 @@ def answer_edit(bytes raw not None, editors, known, flags):
         if failed:
             return None
         if request.grouped:
-            version = request.group_one(&out, 2, known, flags)
+            version = request.group_one(&out, 2, versions, flags)
             if version is None:
                 return None
             releases = f"{releases},{version.release}"

@@ -22,7 +22,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from .._call_lines import CallLines, id_of
+from .._calls import CallLines, Facts, id_of
 from ..errors import (
     CodesetError,
     DeadlineExceededError,
@@ -53,22 +53,6 @@ _LOOK_SECONDS = 0.1
 
 _TEXT_BYTES = 1000
 """Error text in a status. It travels twice, percent-encoded once, in trailers that gRPC limits to 8 KiB."""
-
-
-class Facts:
-    """What a call did, for its log line: ``items`` answered, how many with an ``error``, and by which
-    ``releases``.
-    """
-
-    # Of the class until they are set: most calls set one of them.
-    items = 1
-    errors = 0
-    releases = ""
-
-    def answered(self, releases: set[str], others: Facts) -> None:
-        """Note what answered a batch: ``releases``, and for items that took another way what ``others`` say."""
-        self.errors = others.errors
-        self.releases = ",".join(sorted(releases.union(filter(None, others.releases.split(",")))))
 
 
 Answer = Callable[[Any, Facts], Message]

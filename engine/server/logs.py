@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from .._call_lines import CallLines
+from .._calls import CallLines
 
 __all__ = ["CALLER", "MOST_WAITING", "JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
 

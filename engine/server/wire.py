@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from google.protobuf.message import DecodeError
 
+from .._calls import Single
 from .._pb.codeset.v1 import grouping_pb2
 from .._wire import DrgRequest, EncodedVersion, InpatientRequest, answer_drg
 from ..compile_msdrg import HAC_DISPLAYS
@@ -56,10 +57,12 @@ class DrgWire:
         self._encoded: WeakKeyDictionary[MsdrgGrouper, EncodedVersion] = WeakKeyDictionary()
         self.versions: Versions | None = None
         """Of the library that answers."""
+        self.answer_one = Single(answer_drg, FLAGS)
+        """Answers a GroupDrgRequest."""
 
     def serve(self, library: Library | None) -> None:
         """Answer from ``library`` from now on; None: leave everything to the messages."""
-        self.versions = None if library is None else Known(library, self._choose)
+        self.versions = self.answer_one.known = None if library is None else Known(library, self._choose)
 
     def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchGroupDrgRequest.
@@ -92,24 +95,6 @@ class DrgWire:
                 with contextlib.suppress(CodesetError):
                     versions[i] = known[choices[i]]
         return DrgPlan(versions, flags, _options(*wanted), known.library, self._through_messages)
-
-    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
-        """Return the response to the request ``raw``, a GroupDrgRequest: a batch of one claim has the same bytes.
-
-        None where the claim is not plain or cannot be grouped, where there is not exactly one, and where options are
-        wrong: what to say then is the messages' to know, also of bytes that are no such request.
-        """
-        versions = self.versions
-        if versions is None:
-            return None
-        try:
-            found = answer_drg(raw, versions, FLAGS)
-        except (CodesetError, ValueError):
-            return None
-        if found is None:
-            return None
-        response, facts.releases = found
-        return response
 
     def _choose(self, library: Library, choice: str | int) -> EncodedVersion:
         """Return what groups a claim with a version or, where it names none, a discharge date."""

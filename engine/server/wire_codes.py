@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from .._calls import Single
 from .._pb.codeset.v1 import terminology_pb2
 from .._wire_codes import CodesRequest, ReleaseOnDay, Wording, answer_code
 from ..codes import EXAMPLES, LONGEST_SHOWN, SENTENCES, SHOWN_OF_LONGER
@@ -47,10 +48,13 @@ class CodesWire:
         self._check_size = check_size
         self._through_messages = through_messages
         self._known: Known[tuple[str, str, int], ReleaseOnDay] | None = None
+        self.answer_one = Single(answer_code, _today)
+        """Answers a ValidateCodeRequest."""
 
     def serve(self, library: Library | None) -> None:
         """Answer from ``library`` from now on; None: leave everything to the messages."""
         self._known = None if library is None else Known(library, _on_day)
+        self.answer_one.known = self._known
 
     def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchValidateCodesRequest.
@@ -91,20 +95,6 @@ class CodesWire:
         response, used = request.answer(days, other)
         releases = {day.id for day, answered in zip(days, used, strict=True) if day is not None and answered}
         facts.answered(releases, others)
-        return response
-
-    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
-        """Return the response to the request ``raw``, a ValidateCodeRequest; None if it is not plain."""
-        known = self._known
-        if known is None:
-            return None
-        try:
-            found = answer_code(raw, known, _today)
-        except CodesetError:
-            return None
-        if found is None:
-            return None
-        response, facts.releases = found
         return response
 
 

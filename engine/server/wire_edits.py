@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 from google.protobuf.message import DecodeError
 
 from .. import _mce, mce
+from .._calls import Single
 from .._pb.codeset.v1 import editing_pb2, grouping_pb2
 from .._wire_mce import EditRequest, EncodedEditor, answer_edit
-from ..errors import CodesetError
 from .calls import Facts
 from .convert import fill_error
 from .known import Known
@@ -51,11 +51,14 @@ class EditWire:
         # Two threads at the first use of a release may both encode it; it is the same.
         self._encoded: WeakKeyDictionary[mce.MceEditor, EncodedEditor] = WeakKeyDictionary()
         self._known: tuple[Known[str, _Chosen], Versions] | None = None
+        self.answer_one = Single(answer_edit, FLAGS)
+        """Answers an EditClaimRequest."""
 
     def serve(self, library: Library | None) -> None:
         """Edit by ``library`` from now on, which the grouper serves already; None: leave everything to the messages."""
         versions = self._drg.versions
         self._known = None if library is None or versions is None else (Known(library, self._choose), versions)
+        self.answer_one.known = self._known
 
     def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchEditClaimsRequest; None if its options are not plain.
@@ -101,24 +104,6 @@ class EditWire:
                 releases += f",{facts.releases}"
         facts.errors += failed + others.errors
         facts.releases = releases
-        return response
-
-    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
-        """Return the response to the request ``raw``, an EditClaimRequest: a batch of one claim has the same bytes.
-
-        None where the claim is not plain, cannot be edited or grouped, and where there is not exactly one: what to say
-        then is the messages' to know.
-        """
-        if self._known is None:
-            return None
-        editors, versions = self._known
-        try:
-            found = answer_edit(raw, editors, versions, FLAGS)
-        except (CodesetError, ValueError):
-            return None
-        if found is None:
-            return None
-        response, facts.releases = found
         return response
 
     def _choose(self, library: Library, release: str) -> _Chosen:

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from google.protobuf.message import DecodeError
 
+from .._calls import Single
 from .._pb.codeset.v1 import scoring_pb2
 from .._wire_hcc import EncodedScorer, HccChoice, HccRequest, answer_member
 from ..errors import CodesetError
@@ -48,10 +49,13 @@ class HccWire:
         # Two threads at the first use may both make what is kept here; it is the same.
         self._encoded: WeakKeyDictionary[HccScorer, EncodedScorer] = WeakKeyDictionary()
         self._plans: _Plans | None = None
+        self.answer_one = Single(answer_member)
+        """Answers a ScoreHccRequest."""
 
     def serve(self, library: Library | None) -> None:
         """Answer from ``library`` from now on; None: leave everything to the messages."""
         self._plans = None if library is None else _Plans(library, self._plan, _MOST_OPTIONS)
+        self.answer_one.known = self._plans
 
     def answer(self, raw: bytes, facts: Facts) -> bytes | None:
         """Return the response to the request ``raw``, a BatchScoreHccRequest.
@@ -86,20 +90,6 @@ class HccWire:
 
         response, answered = request.answer(choices, plan.full, other)
         facts.answered({choice.release for choice in answered}, others)
-        return response
-
-    def answer_one(self, raw: bytes, facts: Facts) -> bytes | None:
-        """Return the response to the request ``raw``, a ScoreHccRequest, if its member is plain, else None."""
-        plans = self._plans
-        if plans is None:
-            return None
-        try:
-            found = answer_member(raw, plans)
-        except (CodesetError, ValueError):
-            return None
-        if found is None:
-            return None
-        response, facts.releases = found
         return response
 
     def _plan(self, library: Library, raw: bytes) -> _Plan:

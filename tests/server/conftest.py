@@ -10,6 +10,13 @@ import pytest
 from server_harness import running
 
 from engine.client import AsyncClient, Client
+from engine.server import calls
+
+
+@pytest.fixture(autouse=True)
+def log_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests set up the log of a server that runs already, and want the next call in it."""
+    monkeypatch.setattr(calls, "_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

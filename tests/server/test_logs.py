@@ -6,11 +6,18 @@ import asyncio
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from engine._calls import CallLines, id_of
+from engine.rpc import REQUEST_ID
+from engine.server import calls as calls_module
 from engine.server import logs
 from engine.server.calls import METADATA, Calls, Facts
 from engine.server.config import ServerConfig
@@ -134,6 +141,70 @@ def test_a_program_with_a_handler_of_its_own_gets_records(logger: logging.Logger
     assert record.getMessage() == "call"
     assert record.fields["items"] == 3  # type: ignore[attr-defined]
     assert record.fields["request_id"] == "asked-for.1"  # type: ignore[attr-defined]
+
+
+def test_where_lines_go_is_looked_at_again(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "_LOOK_SECONDS", 0.05)
+    calls = Calls(ServerConfig(), None)  # type: ignore[arg-type]
+    stream = io.StringIO()
+
+    async def run() -> None:
+        logger.setLevel(logging.WARNING)
+        finish(calls)
+        logs.configure(stream)
+        await asyncio.sleep(0.06)
+        finish(calls, 3)
+
+    asyncio.run(run())
+    logs.flush()
+    assert len(lines(stream)) == 3
+
+
+def test_a_request_id_is_the_callers_or_another_each_time() -> None:
+    for fit in ("a", "A-z_0.9", "x" * 64):
+        assert id_of((("user-agent", "x"), (REQUEST_ID, fit))) == fit
+    unfit: list[Any] = ["", "x" * 65, "a b", 'a"b', "a/b", "é", "a\n", "a\0", b"bytes"]
+    made = [id_of(((REQUEST_ID, value),)) for value in unfit] + [id_of(()) for _ in range(1000)]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch("[0-9a-f]{16}", name) for name in made)
+
+
+@given(
+    texts=st.tuples(*[st.text(max_size=50)] * 4),
+    now=st.floats(0, 4e9),
+    seconds=st.floats(0, 1e6),
+    items=st.integers(0, 2**31),
+    errors=st.integers(0, 2**31),
+)
+def test_lines_say_what_they_were_given(
+    texts: tuple[str, str, str, str], now: float, seconds: float, items: int, errors: int
+) -> None:
+    service, method, releases, caller = texts
+    facts = Facts()
+    facts.items, facts.errors, facts.releases = items, errors, releases
+    made = CallLines('"worker": 7')
+    for number in (1, 2):
+        assert made.add(now, service, method, ("OK", "REASON"), facts, seconds, "given", (), caller) == number
+    first, second = made.take().splitlines()
+    assert first == second
+    assert (len(made), made.take()) == (0, "")
+    line = json.loads(first)
+    when = datetime.fromisoformat(line.pop("time")).timestamp()
+    assert now - 0.0011 <= when <= now
+    assert abs(line.pop("duration_ms") - seconds * 1000) <= max(0.00051, seconds * 1e-9)
+    optional = {"errors": errors, "release": releases, "caller": caller}
+    assert line == {
+        "level": "info",
+        "event": "call",
+        "worker": 7,
+        "service": service,
+        "method": method,
+        "request_id": "given",
+        "status": "OK",
+        "reason": "REASON",
+        "items": items,
+        **{name: value for name, value in optional.items() if value},
+    }
 
 
 def test_a_closed_stream_stops_nobody(logger: logging.Logger) -> None:

@@ -86,7 +86,18 @@ def test_calls_are_counted(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_nothing_of_a_claim_is_in_figures_or_log(caplog: pytest.LogCaptureFixture) -> None:
     # No word of digits alone: those of a time or of a request id may be the same.
-    said = [SECRET, "E1165", "E11.65", "Z794", "0DB68ZX", "NOTACODE", "NOSUCHCODE", "nosuchsystem", "nosuchrelease", "patient"]
+    said = [
+        SECRET,
+        "E1165",
+        "E11.65",
+        "Z794",
+        "0DB68ZX",
+        "NOTACODE",
+        "NOSUCHCODE",
+        "nosuchsystem",
+        "nosuchrelease",
+        "patient",
+    ]
     with counted(caplog) as (address, figures):
         with Client(address, metadata=[("x-request-id", "patient 1931")]) as client:
             client.group_drg(CLAIM)

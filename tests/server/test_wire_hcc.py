@@ -379,7 +379,7 @@ def test_misuse_of_requests_is_refused(services: Services) -> None:
     with pytest.raises(KeyError):
         answer_member(shapes.text(1, MEMBER), {})
     with pytest.raises(TypeError):
-        answer_member(shapes.text(1, MEMBER), {b"": ["V28"]})  # type: ignore[dict-item]
+        answer_member(shapes.text(1, MEMBER), {b"": {("V28", 2026): "V28"}})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="message"):
         answer_member(b"\x0a", {})
     assert HccRequest(b"", True).answer([], True, list) == (b"", set())

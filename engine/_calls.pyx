@@ -1,7 +1,8 @@
-"""Lines of calls for a server's log, written as JSON while what they are about is at hand.
+"""What a server does for every call beside answering it, in few steps: between two calls gRPC leaves the caches to
+nobody, and whatever is touched has to be fetched.
 
-Every call pays for its line. Made of Python objects that were kept until there were many it took 5 us a call in a
-server, where gRPC leaves the caches to nobody; written at once into one buffer it takes a tenth.
+``Facts`` are what is noted of a call, ``Single`` asks the core for the answer to a request of one item, ``CallLines``
+are the lines of calls for the log.
 """
 
 cimport cython
@@ -15,11 +16,69 @@ import json
 import random
 from datetime import UTC, datetime
 
+from .errors import CodesetError
 from .rpc import REQUEST_ID
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text) noexcept
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+# --- answering ------------------------------------------------------------------------------------------------
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Facts:
+    """What a call did, for its log line: ``items`` answered, how many with an ``error``, and by which ``releases``
+    (names with commas between them).
+    """
+
+    cdef public Py_ssize_t items
+    cdef public Py_ssize_t errors
+    cdef public str releases
+
+    def __cinit__(self):
+        self.items = 1
+        self.releases = ""
+
+    def answered(self, set releases not None, Facts others not None):
+        """Note what answered a batch: ``releases``, and for items that took another way what ``others`` say."""
+        self.errors = others.errors
+        self.releases = ",".join(sorted(releases.union(filter(None, others.releases.split(",")))))
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Single:
+    """Answers requests of one item from their bytes: ``single(raw, facts)`` returns the response, or None where the
+    request has to be read as a message.
+
+    ``answer``: called with the bytes of a request, ``known`` and ``more``; returns (response, releases), or None. Where
+    it raises CodesetError or ValueError, what to say is the messages' to know as well. ``known``: what is known of the
+    library that answers, None at first: nothing, and so the messages answer everything.
+    """
+
+    cdef object answer
+    cdef tuple more
+    cdef public object known
+
+    def __init__(self, answer, *more):
+        self.answer = answer
+        self.more = more
+
+    def __call__(self, bytes raw not None, Facts facts not None):
+        if self.known is None:
+            return None
+        try:
+            found = self.answer(raw, self.known, *self.more)
+        except (CodesetError, ValueError):
+            return None
+        if found is None:
+            return None
+        response, facts.releases = found
+        return response
+
+
+# --- lines ----------------------------------------------------------------------------------------------------
 
 cdef enum:
     LONGEST_ID = 64
@@ -77,9 +136,8 @@ def id_of(metadata):
 @cython.final
 @cython.auto_pickle(False)
 cdef class CallLines:
-    """Lines that wait to be written, each a JSON object. ``always``: fields of every line, as JSON without the braces.
-
-    Used under the GIL.
+    """Lines that wait to be written, each a JSON object, made while what they are about is at hand. ``always``: fields
+    of every line, as JSON without the braces.
     """
 
     cdef Buffer text            # ASCII
@@ -99,19 +157,18 @@ cdef class CallLines:
         return self.waiting
 
     def add(
-        self, double now, str service not None, str method not None, outcome, facts, double seconds,
-        str request_id not None, metadata, str caller not None,
+        self, double now, str service not None, str method not None, tuple outcome not None, Facts facts not None,
+        double seconds, str request_id not None, metadata, str caller not None,
     ):
         """Add the line of a call; return how many wait.
 
-        ``now``: Unix time. ``outcome``: its status and, if it failed, the reason. ``facts``: has ``items``, ``errors``
-        and ``releases``. ``request_id``: empty where it is to be taken from ``metadata``. ``caller``: name of its
-        token.
+        ``now``: Unix time. ``outcome``: its status and, if it failed, the reason. ``request_id``: empty where it is to
+        be taken from ``metadata``. ``caller``: name of its token.
         """
         cdef int64_t second = <int64_t>now
-        cdef int64_t errors = facts.errors, thousandths = <int64_t>(seconds * 1e6 + 0.5)
+        cdef int64_t thousandths = <int64_t>(seconds * 1e6 + 0.5)
         cdef Py_ssize_t begun = self.text.size
-        cdef str status, reason, releases = facts.releases
+        cdef str status, reason
         status, reason = outcome
         if second != self.second or self.time is None:
             self.time = datetime.fromtimestamp(second, UTC).isoformat()[:19].encode("ascii")
@@ -140,12 +197,12 @@ cdef class CallLines:
             if reason:
                 self.put(b', "reason": ')
                 self.put_text(reason)
-            if errors:
+            if facts.errors:
                 self.put(b', "errors": ')
-                self.put_number(errors, 1)
-            if releases:
+                self.put_number(facts.errors, 1)
+            if facts.releases:
                 self.put(b', "release": ')
-                self.put_text(releases)
+                self.put_text(facts.releases)
             if caller:
                 self.put(b', "caller": ')
                 self.put_text(caller)

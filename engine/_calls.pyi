@@ -1,12 +1,21 @@
-from collections.abc import Iterable
-from typing import Any, Protocol, final
+from collections.abc import Callable, Iterable
+from typing import Any, final
 
 __test__: dict[str, Any]
 
-class _Facts(Protocol):
+@final
+class Facts:
     items: int
     errors: int
     releases: str
+    def __init__(self) -> None: ...
+    def answered(self, releases: set[str], others: Facts) -> None: ...
+
+@final
+class Single:
+    known: Any
+    def __init__(self, answer: Callable[..., tuple[bytes, str] | None], *more: Any) -> None: ...
+    def __call__(self, raw: bytes, facts: Facts) -> bytes | None: ...
 
 def id_of(metadata: Iterable[tuple[str, Any]]) -> str: ...
 
@@ -20,7 +29,7 @@ class CallLines:
         service: str,
         method: str,
         outcome: tuple[str, str],
-        facts: _Facts,
+        facts: Facts,
         seconds: float,
         request_id: str,
         metadata: Iterable[tuple[str, Any]],
