@@ -9,19 +9,21 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memcpy
 
-from ._proto cimport Buffer, grow, put_bytes
+from ._proto cimport Buffer, grow
 
+import datetime
 import json
 import random
-from datetime import UTC, datetime
 
+from . import rpc
 from .errors import CodesetError
-from .rpc import REQUEST_ID
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text) noexcept
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
 
 # --- answering ------------------------------------------------------------------------------------------------
 
@@ -83,7 +85,7 @@ cdef class Single:
 cdef enum:
     LONGEST_ID = 64
 
-cdef str ID = REQUEST_ID
+cdef str ID = rpc.REQUEST_ID
 cdef const char* DIGITS = b"0123456789abcdef"
 # Request ids have to differ, not to be hard to guess.
 cdef uint64_t last_id = random.getrandbits(64)
@@ -171,7 +173,7 @@ cdef class CallLines:
         cdef str status, reason
         status, reason = outcome
         if second != self.second or self.time is None:
-            self.time = datetime.fromtimestamp(second, UTC).isoformat()[:19].encode("ascii")
+            self.time = datetime.datetime.fromtimestamp(second, datetime.UTC).isoformat()[:19].encode("ascii")
             self.second = second
         try:
             self.put(b'{"time": "')
@@ -227,7 +229,7 @@ cdef class CallLines:
     cdef int put_bytes(self, const char* text, Py_ssize_t size) except -1:
         if not grow(&self.text, size):
             raise MemoryError
-        put_bytes(self.text.at + self.text.size, text, size)
+        memcpy(self.text.at + self.text.size, text, size)
         self.text.size += size
         return 0
 

@@ -18,7 +18,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memset
 
 from . cimport _msdrg
-from ._msdrg cimport Claim, DiagnosisResult, Grouper, Grouping, ProcedureResult, Result, Scratch
+from ._msdrg cimport Claim, DiagnosisResult, Grouper, Grouping, ProcedureResult, Result
 from ._proto cimport (
     FIELD,
     LENGTH,
