@@ -68,10 +68,11 @@ cdef class Single:
         self.more = more
 
     def __call__(self, bytes raw not None, Facts facts not None):
-        if self.known is None:
+        known = self.known
+        if known is None:
             return None
         try:
-            found = self.answer(raw, self.known, *self.more)
+            found = self.answer(raw, known, *self.more)
         except (CodesetError, ValueError):
             return None
         if found is None:

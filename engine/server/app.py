@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -38,6 +40,9 @@ __all__ = ["Server", "open_library", "serve"]
 _logger = logging.getLogger(LOGGER)
 
 _NEVER = 2**31 - 1
+
+_M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
 
 _SLOW = frozenset({"Expand", "ExplainDrg", "ListReleases"})
 """Methods whose answer to a short request may be long, or long in coming."""
@@ -239,6 +244,17 @@ def _milliseconds(seconds: float) -> int:
     return min(max(1, round(seconds * 1000)), _NEVER) if seconds else _NEVER
 
 
+def _share_arenas() -> None:
+    """Have all threads of this process allocate from two arenas, unless MALLOC_ARENA_MAX says otherwise.
+
+    By default glibc gives each thread one of its own, and each comes to keep the memory of the largest batch that it has
+    answered: a third more in all, reached after minutes only. Elsewhere there is nothing to do.
+    """
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 def open_library(config: ServerConfig) -> Library:
     """Open the library that ``config`` names."""
     # Here, so that reading a configuration does not load the core.
@@ -276,6 +292,7 @@ async def run(
     """Serve on the running event loop as ``serve`` does. ``until_end_of``: end also when nothing more can be read from
     it.
     """
+    _share_arenas()
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 

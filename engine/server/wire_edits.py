@@ -66,9 +66,10 @@ class EditWire:
         Raises DecodeError if it is no such request, and what the size, an unknown release and wrong options of the
         grouper raise.
         """
-        if self._known is None:
+        known = self._known
+        if known is None:
             return None
-        editors, versions = self._known
+        editors, versions = known
         try:
             request = EditRequest(raw)
         except ValueError:

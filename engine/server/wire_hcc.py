@@ -72,12 +72,13 @@ class HccWire:
         self._check_size(len(request), facts)
         options = request.options
         plan = plans[options]
-        choices = list(map(plan.get, request.choices))
-        for i, named in enumerate(request.choices):
-            if choices[i] is None:
+        named = request.choices
+        choices = list(map(plan.get, named))
+        for i, choice in enumerate(choices):
+            if choice is None:
                 # What is still unknown then, each of its members says through the messages.
                 with contextlib.suppress(CodesetError):
-                    choices[i] = plan[named]
+                    choices[i] = plan[named[i]]
         others = Facts()
 
         def other(members: list[bytes]) -> list[bytes]:
