@@ -247,8 +247,8 @@ def _milliseconds(seconds: float) -> int:
 def _share_arenas() -> None:
     """Have all threads of this process allocate from two arenas, unless MALLOC_ARENA_MAX says otherwise.
 
-    By default glibc gives each thread one of its own, and each comes to keep the memory of the largest batch that it has
-    answered: a third more in all, reached after minutes only. Elsewhere there is nothing to do.
+    By default glibc gives each thread one of its own, and each comes to keep the memory of the largest batch that it
+    has answered: a third more in all, reached after minutes only. Elsewhere there is nothing to do.
     """
     if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
         with contextlib.suppress(OSError, AttributeError):
