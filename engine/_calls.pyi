@@ -1,7 +1,16 @@
-from collections.abc import Callable, Iterable
-from typing import Any, final
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, NoReturn, final
 
 __test__: dict[str, Any]
+
+METADATA: ContextVar[tuple[tuple[str, Any], ...]]
+"""Metadata of the call being answered, where there is something to read in it: gRPC has read it to find the handler,
+and would read it once more for whoever asks the call's context.
+"""
+
+CALLER: ContextVar[str]
+"""Name of the token that the call being answered came with."""
 
 @final
 class Facts:
@@ -17,6 +26,56 @@ class Single:
     def __init__(self, answer: Callable[..., tuple[bytes, str] | None], *more: Any) -> None: ...
     def __call__(self, raw: bytes, facts: Facts) -> bytes | None: ...
 
+@final
+class Handler:
+    def __init__(
+        self,
+        book: Book,
+        name: MethodName,
+        from_bytes: Callable[[bytes, Facts], bytes | None] | None,
+        inline: int,
+        otherwise: Callable[[bytes, Any, float, Facts, Exception | None], Awaitable[bytes]],
+    ) -> None: ...
+    def __call__(self, raw: bytes, context: Any) -> Awaitable[bytes]: ...
+    def __await__(self) -> NoReturn: ...
+
+@final
+class Finder:
+    def __init__(self, handlers: dict[str, Any]) -> None: ...
+    def service(self, details: Any) -> Any: ...
+
+@final
+class MethodName:
+    @property
+    def service(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    def __init__(self, service: str, method: str) -> None: ...
+
+class Book:
+    active: int
+    @property
+    def most(self) -> int: ...
+    observe: Callable[[MethodName, tuple[str, str], Facts, float, int, int], None] | None
+    trace: Callable[[MethodName, tuple[str, str], Facts, float, Iterable[tuple[str, Any]]], None] | None
+    def __init__(
+        self,
+        most: int,
+        look: Callable[[], tuple[CallLines | None, Callable[[int], None]]],
+        look_seconds: float,
+        many: int,
+    ) -> None: ...
+    def enter(
+        self,
+        name: MethodName,
+        facts: Facts,
+        outcome: tuple[str, str],
+        started: float,
+        request_id: str,
+        received: int,
+        sent: int,
+    ) -> int: ...
+
 def id_of(metadata: Iterable[tuple[str, Any]]) -> str: ...
 
 @final
@@ -24,15 +83,6 @@ class CallLines:
     def __init__(self, always: str = "") -> None: ...
     def __len__(self) -> int: ...
     def add(
-        self,
-        now: float,
-        service: str,
-        method: str,
-        outcome: tuple[str, str],
-        facts: Facts,
-        seconds: float,
-        request_id: str,
-        metadata: Iterable[tuple[str, Any]],
-        caller: str,
+        self, now: float, name: MethodName, outcome: tuple[str, str], facts: Facts, seconds: float, request_id: str
     ) -> int: ...
     def take(self) -> str: ...

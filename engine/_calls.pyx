@@ -1,12 +1,14 @@
 """What a server does for every call beside answering it, in few steps: between two calls gRPC leaves the caches to
 nobody, and whatever is touched has to be fetched.
 
-``Facts`` are what is noted of a call, ``Single`` asks the core for the answer to a request of one item, ``CallLines``
-are the lines of calls for the log.
+``Finder`` finds the handler of a call and ``Handler`` is one, ``Single`` asks the core for the answer to a request of
+one item, ``Facts`` are what is noted of a call, ``Book`` enters it when it has ended, ``CallLines`` are lines for the
+log.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.time cimport perf_counter, time
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
@@ -16,6 +18,7 @@ from ._proto cimport Buffer, grow
 import datetime
 import json
 import random
+from contextvars import ContextVar
 
 from . import rpc
 from .errors import CodesetError
@@ -23,6 +26,14 @@ from .errors import CodesetError
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text) noexcept
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+
+cdef str ID = rpc.REQUEST_ID
+cdef frozenset READ = rpc.METADATA_READ
+cdef tuple OK = ("OK", "")
+
+METADATA = ContextVar("metadata", default=())
+CALLER = ContextVar("caller", default="")
 
 
 # --- answering ------------------------------------------------------------------------------------------------
@@ -68,6 +79,9 @@ cdef class Single:
         self.more = more
 
     def __call__(self, bytes raw not None, Facts facts not None):
+        return self.respond(raw, facts)
+
+    cdef object respond(self, bytes raw, Facts facts):
         known = self.known
         if known is None:
             return None
@@ -81,12 +95,177 @@ cdef class Single:
         return response
 
 
+@cython.final
+@cython.auto_pickle(False)
+@cython.freelist(16)
+cdef class Answered:
+    """What a handler returns that has answered already: awaiting it gives ``response`` at once."""
+
+    cdef object response
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration(self.response)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Handler:
+    """The handler of a method whose request and response are one message each: ``handler(raw, context)`` returns what
+    gives the bytes of the response when awaited.
+
+    A request of ``inline`` bytes or fewer is answered at once by ``from_bytes(raw, facts)``, if there is one.
+    ``otherwise(raw, context, started, facts, error)`` returns what to await for the others: long requests, those that
+    ``from_bytes`` leaves to the messages, those it refuses (``error``: what it raised), and all where as many calls are
+    under way as may be.
+    """
+
+    cdef Book book
+    cdef MethodName name
+    cdef object from_bytes
+    cdef Single single          # the same, where it is one
+    cdef object otherwise
+    cdef Py_ssize_t inline
+
+    def __cinit__(self, Book book not None, MethodName name not None, from_bytes, Py_ssize_t inline, otherwise):
+        self.book = book
+        self.name = name
+        self.from_bytes = from_bytes
+        self.single = from_bytes if isinstance(from_bytes, Single) else None
+        self.inline = inline if from_bytes is not None else -1
+        self.otherwise = otherwise
+
+    def __call__(self, bytes raw not None, context):
+        cdef double started = perf_counter()
+        cdef Facts facts = Facts.__new__(Facts)
+        cdef Answered answered
+        error = None
+        if len(raw) <= self.inline and self.book.active < self.book.most:
+            try:
+                if self.single is not None:
+                    response = self.single.respond(raw, facts)
+                else:
+                    response = self.from_bytes(raw, facts)
+            except Exception as raised:
+                error = raised
+            else:
+                if response is not None:
+                    self.book.enter(self.name, facts, OK, started, "", len(raw), len(response))
+                    answered = Answered.__new__(Answered)
+                    answered.response = response
+                    return answered
+        return self.otherwise(raw, context, started, facts, error)
+
+    def __await__(self):
+        # gRPC runs in a thread what inspect.isawaitable() and inspect.iscoroutinefunction() do not know.
+        raise TypeError("a handler is called with a request, and the call awaited")
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Finder:
+    """Finds the handlers of all services at once: gRPC asks one finder after the other, for every call.
+
+    ``handlers``: by path.
+    """
+
+    cdef dict handlers
+
+    def __cinit__(self, dict handlers not None):
+        self.handlers = handlers
+
+    def service(self, details):
+        """Return the handler of a call, None if its method is none of these."""
+        cdef tuple metadata = details.invocation_metadata
+        if metadata is not None:
+            for key, _ in metadata:
+                if key in READ:
+                    METADATA.set(metadata)
+                    break
+        return self.handlers.get(details.method)
+
+
+# --- what is noted --------------------------------------------------------------------------------------------
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class MethodName:
+    """The name of a method, and of its service with the package."""
+
+    cdef readonly str service
+    cdef readonly str method
+    cdef bytes field            # of a line
+
+    def __cinit__(self, str service not None, str method not None):
+        self.service = service
+        self.method = method
+        self.field = f'"service": {json.dumps(service)}, "method": {json.dumps(method)}'.encode("ascii")
+
+
+@cython.auto_pickle(False)
+cdef class Book:
+    """The calls of one server: how many are ``active``, and what is to be done with those that have ended.
+
+    ``most``: calls under way at once, which callers keep to. ``look``: called now and then, every ``look_seconds``; it
+    returns where lines of calls are to be added (None: nowhere) and what to call with the number that wait, whenever
+    that is 1, ``many`` or more. ``observe(name, outcome, facts, seconds, received, sent)`` and ``trace(name, outcome,
+    facts, seconds, metadata)`` are told of every call, if they are not None.
+    """
+
+    cdef public Py_ssize_t active
+    cdef readonly Py_ssize_t most
+    cdef public object observe
+    cdef public object trace
+    cdef object look
+    cdef double look_seconds
+    cdef double look_again
+    cdef CallLines lines
+    cdef object waiting
+    cdef Py_ssize_t many
+
+    def __init__(self, Py_ssize_t most, look, double look_seconds, Py_ssize_t many):
+        self.most = most
+        self.look = look
+        self.look_seconds = look_seconds
+        self.many = many
+
+    @cython.nonecheck(True)
+    cpdef int enter(
+        self, MethodName name, Facts facts, tuple outcome, double started, str request_id, Py_ssize_t received,
+        Py_ssize_t sent
+    ) except -1:
+        """Log, count and trace a call that has ended.
+
+        ``outcome``: its status and, if it failed, the reason. ``started``: by ``time.perf_counter``. ``request_id``:
+        empty where nothing has needed it. ``received``, ``sent``: bytes of its messages.
+        """
+        cdef double now = perf_counter()
+        cdef double seconds = now - started
+        cdef Py_ssize_t waiting
+        if self.observe is not None:
+            self.observe(name, outcome, facts, seconds, received, sent)
+        if now >= self.look_again:
+            self.look_again = now + self.look_seconds
+            self.lines, self.waiting = self.look()
+        if self.lines is not None:
+            waiting = self.lines.add(time(), name, outcome, facts, seconds, request_id)
+            if waiting == 1 or waiting >= self.many:
+                self.waiting(waiting)
+        if self.trace is not None:
+            self.trace(name, outcome, facts, seconds, METADATA.get())
+        return 0
+
+
 # --- lines ----------------------------------------------------------------------------------------------------
 
 cdef enum:
     LONGEST_ID = 64
 
-cdef str ID = rpc.REQUEST_ID
 cdef const char* DIGITS = b"0123456789abcdef"
 # Request ids have to differ, not to be hard to guess.
 cdef uint64_t last_id = random.getrandbits(64)
@@ -149,7 +328,7 @@ cdef class CallLines:
     cdef int64_t second         # that ``time`` is of
     cdef bytes time
 
-    def __init__(self, str always not None=""):
+    def __cinit__(self, str always not None=""):
         self.always = b', "level": "info", "event": "call", ' + (f"{always}, " if always else "").encode("ascii")
         self.second = -1
 
@@ -159,20 +338,21 @@ cdef class CallLines:
     def __len__(self):
         return self.waiting
 
-    def add(
-        self, double now, str service not None, str method not None, tuple outcome not None, Facts facts not None,
-        double seconds, str request_id not None, metadata, str caller not None,
-    ):
+    @cython.nonecheck(True)
+    cpdef Py_ssize_t add(
+        self, double now, MethodName name, tuple outcome, Facts facts, double seconds, str request_id
+    ) except -1:
         """Add the line of a call; return how many wait.
 
         ``now``: Unix time. ``outcome``: its status and, if it failed, the reason. ``request_id``: empty where it is to
-        be taken from ``metadata``. ``caller``: name of its token.
+        be taken from METADATA.
         """
         cdef int64_t second = <int64_t>now
         cdef int64_t thousandths = <int64_t>(seconds * 1e6 + 0.5)
         cdef Py_ssize_t begun = self.text.size
-        cdef str status, reason
+        cdef str status, reason, caller
         status, reason = outcome
+        caller = CALLER.get()
         if second != self.second or self.time is None:
             self.time = datetime.datetime.fromtimestamp(second, datetime.UTC).isoformat()[:19].encode("ascii")
             self.second = second
@@ -183,12 +363,9 @@ cdef class CallLines:
             self.put_number(<int64_t>((now - second) * 1000), 3)
             self.put(b'+00:00"')
             self.put(self.always)
-            self.put(b'"service": ')
-            self.put_text(service)
-            self.put(b', "method": ')
-            self.put_text(method)
+            self.put(name.field)
             self.put(b', "request_id": ')
-            self.put_text(request_id or id_of(metadata))
+            self.put_text(request_id or id_of(METADATA.get()))
             self.put(b', "status": ')
             self.put_text(status)
             self.put(b', "items": ')
@@ -249,6 +426,8 @@ cdef class CallLines:
         """Write a string of JSON."""
         cdef Py_ssize_t i, size
         cdef const char* at
+        if text is None:
+            raise TypeError("expected a text")
         if PyUnicode_IS_ASCII(text):
             at = PyUnicode_AsUTF8AndSize(text, &size)
             for i in range(size):

@@ -26,10 +26,12 @@ __all__ = [
     "GROUPING",
     "MAX_ITEMS",
     "MAX_MESSAGE_BYTES",
+    "METADATA_READ",
     "REQUEST_ID",
     "SERVICES",
     "STATUS_DETAILS",
     "TERMINOLOGY",
+    "TRACE_CONTEXT",
     "Method",
     "methods",
     "status_of",
@@ -51,6 +53,12 @@ REQUEST_ID: Final = "x-request-id"
 """Metadata key: the caller's id for a call, or the one the server made up; it comes back and is in the
 log.
 """
+
+TRACE_CONTEXT: Final = ("traceparent", "tracestate")
+"""Metadata keys: the trace that a call belongs to, by W3C Trace Context."""
+
+METADATA_READ: Final = frozenset({REQUEST_ID, *TRACE_CONTEXT})
+"""What answering a call reads of its metadata."""
 
 STATUS_DETAILS: Final = "grpc-status-details-bin"
 """Trailing metadata key of the serialised ``google.rpc.Status``, as gRPC defines it."""

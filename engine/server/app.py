@@ -19,11 +19,12 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 
+from .._calls import Finder
 from ..errors import AddressUnavailableError, InvalidFieldError
 from ..library import Library
 from ..rpc import CATALOG, GROUPING, SERVICES, TERMINOLOGY, methods
 from .auth import Guard
-from .calls import METADATA, Calls
+from .calls import Calls
 from .config import ServerConfig
 from .files import write_whole
 from .health import Health, add_reflection
@@ -46,18 +47,6 @@ _M_ARENA_MAX = -8
 
 _SLOW = frozenset({"Expand", "ExplainDrg", "ListReleases"})
 """Methods whose answer to a short request may be long, or long in coming."""
-
-
-class _Handlers(grpc.GenericRpcHandler):
-    """Finds the handlers of all services at once: gRPC asks one finder after the other, for every call."""
-
-    def __init__(self, handlers: dict[str, Any]) -> None:
-        self._handlers = handlers
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a call, None if its method is none of ours."""
-        METADATA.set(handler_call_details.invocation_metadata or ())
-        return self._handlers.get(handler_call_details.method)
 
 
 class Server:
@@ -107,7 +96,7 @@ class Server:
             for service in SERVICES
             for method in methods(service)
         }
-        server.add_generic_rpc_handlers((_Handlers(handlers),))
+        server.add_generic_rpc_handlers((Finder(handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if config.reflection:
             add_reflection(server, tuple(SERVICES), self._health.ended)

@@ -28,9 +28,10 @@ import grpc.aio
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
+from .._calls import CALLER
 from ..errors import CodesetError, InvalidFieldError, PermissionDeniedError, UnauthenticatedError
 from ..rpc import SERVICES, methods
-from .logs import CALLER, LOGGER
+from .logs import LOGGER
 
 __all__ = ["Guard", "Token", "read_tokens"]
 

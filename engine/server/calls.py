@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
-from contextvars import ContextVar
+from time import perf_counter
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -22,7 +21,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from .._calls import CallLines, Facts, id_of
+from .._calls import METADATA, Book, CallLines, Facts, Handler, MethodName, id_of
 from ..errors import (
     CodesetError,
     DeadlineExceededError,
@@ -37,9 +36,9 @@ from ..errors import (
 )
 from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS, Method, status_of
 from .config import ServerConfig
-from .logs import CALLER, LOGGER, MOST_WAITING, LineHandler, direct, where
+from .logs import LOGGER, MOST_WAITING, direct, where
 
-__all__ = ["METADATA", "Answer", "Calls", "Facts", "public_error"]
+__all__ = ["Answer", "Calls", "Facts", "public_error"]
 
 _logger = logging.getLogger(f"{LOGGER}.call")
 
@@ -63,44 +62,23 @@ FromBytes = Callable[[bytes, Facts], bytes | None]
 DecodeError if the bytes are no such request; raises CodesetError.
 """
 
-Observe = Callable[[str, str, tuple[str, str], Facts, float, int, int], None]
-"""Told of every finished call: service, method, (status, reason), facts, seconds, bytes received, bytes sent."""
-
-Trace = Callable[[str, str, tuple[str, str], Facts, float, "Metadata"], None]
-"""Told of every finished call: service, method, (status, reason), facts, seconds, metadata."""
-
 _OK: tuple[str, str] = ("OK", "")
 _CANCELLED: tuple[str, str] = ("CANCELLED", "")
 
-Metadata: TypeAlias = Iterable[tuple[str, Any]]
-
-METADATA: ContextVar[Metadata] = ContextVar("metadata", default=())
-"""Metadata of the call being answered. Set where its handler is found: gRPC has read it for that, and would read it
-once more for whoever asks the call's context.
-"""
-
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
-
-Handler = Callable[[bytes, Context], Awaitable[bytes]]
 
 StreamHandler = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
 
 
-class Calls:
+class Calls(Book):
     """Makes the handlers of one server and counts the calls in flight. Lives on the server's event loop."""
 
     def __init__(self, config: ServerConfig, executor: Executor) -> None:
+        super().__init__(config.max_concurrent, self._look, _LOOK_SECONDS, MOST_WAITING)
         self._config = config
         self._executor = executor
-        self.active = 0
-        self.observe: Observe | None = None
-        self.trace: Trace | None = None
         self._ending = asyncio.Event()
-        self._logs = True
-        self._lines: LineHandler | None = None
-        """What takes lines of calls as they are; None: a program has handlers of its own, which take records."""
         self._own_lines = CallLines()
-        self._look_again = 0.0
 
     @property
     def queued(self) -> int:
@@ -116,27 +94,22 @@ class Calls:
         """
         through_messages, _, respond = self._responding(method, answer, from_bytes)
         inline = -1 if slow else min(_INLINE_BYTES, self._config.max_message_bytes)
-        concurrent = self._config.max_concurrent
-        service, name = method.service, method.name
+        name = MethodName(method.service, method.name)
 
-        # Between two calls gRPC has emptied the caches: every function on the way costs a microsecond for being there.
-        async def handle(raw: bytes, context: Context) -> bytes:
-            started = time.perf_counter()
-            facts = Facts()
+        async def handle(
+            raw: bytes, context: Context, started: float, facts: Facts, error: Exception | None
+        ) -> bytes:
             request_id = ""
             outcome = _CANCELLED
             received = len(raw)
             sent = 0
             self.active += 1
             try:
-                if self.active > concurrent:
+                if error is not None:
+                    raise error
+                if self.active > self.most:
                     self._refuse_more()
-                if received <= inline:
-                    response = None if from_bytes is None else from_bytes(raw, facts)
-                    if response is None:
-                        response = through_messages(raw, facts)
-                else:
-                    response = await respond(raw, facts)
+                response = through_messages(raw, facts) if received <= inline else await respond(raw, facts)
                 outcome = _OK
                 sent = len(response)
                 return response
@@ -147,9 +120,9 @@ class Calls:
                 await _abort(context, shown, request_id)
             finally:
                 self.active -= 1
-                self.finished(service, name, facts, outcome, started, request_id, received, sent)
+                self.enter(name, facts, outcome, started, request_id, received, sent)
 
-        return handle
+        return Handler(self, name, from_bytes, inline, handle)
 
     def stream_handler(self, method: Method, answer: Answer, from_bytes: FromBytes | None = None) -> StreamHandler:
         """Return the handler of a method that answers a stream of requests, each with one response, in order.
@@ -160,9 +133,10 @@ class Calls:
         """
         _, run, respond = self._responding(method, answer, from_bytes)
         inline = min(_INLINE_BYTES, self._config.max_message_bytes)
+        name = MethodName(method.service, method.name)
 
         async def handle(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-            started = time.perf_counter()
+            started = perf_counter()
             total = Facts()
             total.items = 0
             request_id = id_of(METADATA.get())
@@ -171,7 +145,7 @@ class Calls:
             releases: set[str] = set()
             self.active += 1
             try:
-                if self.active > self._config.max_concurrent:
+                if self.active > self.most:
                     self._refuse_more()
                 async for raw in self._until_ending(requests):
                     size = len(raw)
@@ -191,7 +165,7 @@ class Calls:
             finally:
                 self.active -= 1
                 total.releases = ",".join(sorted(releases))
-                self.finished(method.service, method.name, total, outcome, started, request_id, received, sent)
+                self.enter(name, total, outcome, started, request_id, received, sent)
 
         return handle
 
@@ -297,51 +271,28 @@ class Calls:
             "the log has the place."
         )
 
-    def finished(
-        self,
-        service: str,
-        method: str,
-        facts: Facts,
-        outcome: tuple[str, str],
-        started: float,
-        request_id: str,
-        received: int,
-        sent: int,
-    ) -> None:
-        """Log, count and trace a call. ``outcome``: its status and, if it failed, the reason. ``started``: by
-        perf_counter. ``request_id``: empty where nothing has needed it. ``received``, ``sent``: bytes of its messages.
-        """
-        now = time.perf_counter()
-        seconds = now - started
-        if self.observe is not None:
-            self.observe(service, method, outcome, facts, seconds, received, sent)
-        if now >= self._look_again:
-            self._look_again = now + _LOOK_SECONDS
-            self._logs = _logger.isEnabledFor(logging.INFO)
-            self._lines = direct(_logger)
-        if self._logs:
-            lines = self._own_lines if self._lines is None else self._lines.calls
-            waiting = lines.add(
-                time.time(), service, method, outcome, facts, seconds, request_id, METADATA.get(), CALLER.get()
-            )
-            if self._lines is None:
-                fields = json.loads(lines.take())
-                del fields["time"], fields["level"], fields["event"]
-                _logger.info("call", extra={"fields": fields})
-            elif waiting == 1 or waiting >= MOST_WAITING:
-                self._lines.added(waiting)
-        if self.trace is not None:
-            self.trace(service, method, outcome, facts, seconds, METADATA.get())
+    def _look(self) -> tuple[CallLines | None, Callable[[int], None]]:
+        """Return where lines of calls go now, and what to call when some wait."""
+        if not _logger.isEnabledFor(logging.INFO):
+            return None, self._record
+        handler = direct(_logger)
+        return (self._own_lines, self._record) if handler is None else (handler.calls, handler.added)
+
+    def _record(self, _: int) -> None:
+        """Make a record of the call that ended: a program has handlers of its own, which take records."""
+        fields = json.loads(self._own_lines.take())
+        del fields["time"], fields["level"], fields["event"]
+        _logger.info("call", extra={"fields": fields})
 
     async def refuse(self, path: str, error: CodesetError, context: Any) -> NoReturn:
         """End a call that may not be made, before its request is read."""
-        started = time.perf_counter()
+        started = perf_counter()
         request_id = id_of(METADATA.get())
         facts = Facts()
         facts.items = 0
         service, _, method = path.lstrip("/").partition("/")
         outcome = status_of(error.code).name, error.code
-        self.finished(service, method, facts, outcome, started, request_id, 0, 0)
+        self.enter(MethodName(service, method), facts, outcome, started, request_id, 0, 0)
         await _abort(context, error, request_id)
 
 

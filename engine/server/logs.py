@@ -13,13 +13,12 @@ import json
 import logging
 import sys
 import traceback
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 from .._calls import CallLines
 
-__all__ = ["CALLER", "MOST_WAITING", "JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
+__all__ = ["MOST_WAITING", "JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
 
 LOGGER = "engine.server"
 
@@ -29,9 +28,6 @@ DELAY: Final = 0.1
 MOST_WAITING: Final = 64
 
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
-
-CALLER: ContextVar[str] = ContextVar("caller", default="")
-"""Name of the token that the call being answered came with."""
 
 
 class JsonFormatter(logging.Formatter):

@@ -31,6 +31,7 @@ from .config import ServerConfig
 from .logs import LOGGER
 
 if TYPE_CHECKING:
+    from .._calls import MethodName
     from .calls import Calls, Facts
     from .reload import ReloadOutcome
 
@@ -159,8 +160,7 @@ class ServerMetrics:
 
     def call(
         self,
-        service: str,
-        method: str,
+        name: MethodName,
         outcome: tuple[str, str],
         facts: Facts,
         seconds: float,
@@ -168,7 +168,7 @@ class ServerMetrics:
         sent: int,
     ) -> None:
         """Count a call that ended."""
-        key = (service, method, outcome)
+        key = (name.service, name.method, outcome)
         with self._lock:
             counted = self._counted.get(key)
             if counted is None:

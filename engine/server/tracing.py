@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from .._calls import CALLER
 from ..errors import InvalidFieldError
-from .logs import CALLER
+from ..rpc import TRACE_CONTEXT
 
 if TYPE_CHECKING:
-    from .calls import Facts
+    from .._calls import Facts, MethodName
 
 __all__ = ["Tracer"]
 
@@ -63,8 +64,7 @@ class Tracer:
 
     def call(
         self,
-        service: str,
-        method: str,
+        name: MethodName,
         outcome: tuple[str, str],
         facts: Facts,
         seconds: float,
@@ -73,11 +73,11 @@ class Tracer:
         """Make the span of a call that ended now. ``outcome``: its status and, if it failed, the reason."""
         ended = time.time_ns()
         status, reason = outcome
-        parent = self._parent({key: value for key, value in metadata if key in ("traceparent", "tracestate")})
+        parent = self._parent({key: value for key, value in metadata if key in TRACE_CONTEXT})
         attributes: dict[str, Any] = {
             "rpc.system": "grpc",
-            "rpc.service": service,
-            "rpc.method": method,
+            "rpc.service": name.service,
+            "rpc.method": name.method,
             "rpc.grpc.status_code": _NUMBERS[status],
             "codeset.items": facts.items,
         }
@@ -91,7 +91,7 @@ class Tracer:
         if caller:
             attributes["codeset.caller"] = caller
         span = self._tracer.start_span(
-            f"{service}/{method}",
+            f"{name.service}/{name.method}",
             context=parent,
             kind=self._kind,
             attributes=attributes,

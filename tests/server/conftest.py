@@ -13,10 +13,12 @@ from engine.client import AsyncClient, Client
 from engine.server import calls
 
 
-@pytest.fixture(autouse=True)
-def log_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def log_is_looked_at() -> Iterator[None]:
     """Tests set up the log of a server that runs already, and want the next call in it."""
-    monkeypatch.setattr(calls, "_LOOK_SECONDS", 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "_LOOK_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine._calls import CallLines, id_of
+from engine._calls import CALLER, METADATA, CallLines, MethodName, id_of
 from engine.rpc import REQUEST_ID
 from engine.server import calls as calls_module
 from engine.server import logs
-from engine.server.calls import METADATA, Calls, Facts
+from engine.server.calls import Calls, Facts
 from engine.server.config import ServerConfig
 
 
@@ -43,7 +43,7 @@ def finish(calls: Calls, count: int = 1, **values: Any) -> None:
         setattr(facts, name, value)
     METADATA.set((("user-agent", "a test"), ("x-request-id", "asked-for.1")))
     for _ in range(count):
-        calls.finished("a.Service", "Method", facts, ("OK", ""), 0.0, "", 10, 20)
+        calls.enter(MethodName("a.Service", "Method"), facts, ("OK", ""), 0.0, "", 10, 20)
 
 
 async def in_a_loop(count: int = 1, **values: Any) -> None:
@@ -183,8 +183,11 @@ def test_lines_say_what_they_were_given(
     facts = Facts()
     facts.items, facts.errors, facts.releases = items, errors, releases
     made = CallLines('"worker": 7')
+    name = MethodName(service, method)
+    before = CALLER.set(caller)
     for number in (1, 2):
-        assert made.add(now, service, method, ("OK", "REASON"), facts, seconds, "given", (), caller) == number
+        assert made.add(now, name, ("OK", "REASON"), facts, seconds, "given") == number
+    CALLER.reset(before)
     first, second = made.take().splitlines()
     assert first == second
     assert (len(made), made.take()) == (0, "")
