@@ -207,6 +207,116 @@ cdef class MethodName:
         self.field = f'"service": {json.dumps(service)}, "method": {json.dumps(method)}'.encode("ascii")
 
 
+cdef enum:
+    MOST_BOUNDS = 24
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Counted:
+    """Calls of one method with one outcome. ``items``, ``errors`` and ``sent`` are of those that went well."""
+
+    cdef readonly Py_ssize_t calls
+    cdef readonly double seconds
+    cdef readonly Py_ssize_t received
+    cdef readonly Py_ssize_t items
+    cdef readonly Py_ssize_t errors
+    cdef readonly Py_ssize_t sent
+    cdef Py_ssize_t[MOST_BOUNDS + 1] in_seconds
+    cdef Py_ssize_t[MOST_BOUNDS + 1] in_items
+    cdef Py_ssize_t n_seconds   # of those that are used
+    cdef Py_ssize_t n_items
+
+    @property
+    def by_seconds(self):
+        """How many took up to each bound, and not up to the one before; the last number has no bound."""
+        return [self.in_seconds[i] for i in range(self.n_seconds)]
+
+    @property
+    def by_items(self):
+        """The same by items."""
+        return [self.in_items[i] for i in range(self.n_items)]
+
+
+cdef struct Bounds:
+    double[MOST_BOUNDS] at
+    Py_ssize_t size
+
+
+cdef Bounds bounds_of(tuple bounds) except *:
+    cdef Bounds made
+    cdef Py_ssize_t i
+    if len(bounds) > MOST_BOUNDS:
+        raise ValueError(f"expected up to {MOST_BOUNDS} bounds")
+    made.size = len(bounds)
+    for i in range(made.size):
+        made.at[i] = bounds[i]
+    return made
+
+
+cdef inline Py_ssize_t place(const Bounds* bounds, double value) noexcept nogil:
+    """The first bound that is ``value`` or above."""
+    cdef Py_ssize_t i
+    for i in range(bounds.size):
+        if value <= bounds.at[i]:
+            return i
+    return bounds.size
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Figures:
+    """Calls counted since they were taken the last time.
+
+    ``seconds``, ``items``: upper bounds of the buckets, ascending. ``first``: called, if not None, on the thread of the
+    call with which counting begins again.
+    """
+
+    cdef Bounds seconds
+    cdef Bounds items
+    cdef object first
+    cdef dict counted
+
+    def __cinit__(self, tuple seconds not None, tuple items not None, first=None):
+        self.seconds = bounds_of(seconds)
+        self.items = bounds_of(items)
+        self.first = first
+        self.counted = {}
+
+    @cython.nonecheck(True)
+    cpdef int add(
+        self, MethodName name, tuple outcome, Facts facts, double seconds, Py_ssize_t received, Py_ssize_t sent
+    ) except -1:
+        """Count a call that has ended."""
+        cdef tuple key = (name.service, name.method, outcome)
+        cdef Counted counted = self.counted.get(key)
+        cdef bint first = False
+        # From here on nothing lets another thread take them.
+        if counted is None:
+            counted = Counted.__new__(Counted)
+            counted.n_seconds = self.seconds.size + 1
+            counted.n_items = self.items.size + 1
+            first = not self.counted
+            self.counted[key] = counted
+        counted.calls += 1
+        counted.seconds += seconds
+        counted.in_seconds[place(&self.seconds, seconds)] += 1
+        counted.received += received
+        if outcome[0] == "OK":
+            counted.items += facts.items
+            counted.in_items[place(&self.items, facts.items)] += 1
+            counted.errors += facts.errors
+            counted.sent += sent
+        if first and self.first is not None:
+            self.first()
+        return 0
+
+    def take(self):
+        """Return the Counted by service, method and (status, reason); nothing is counted then."""
+        counted, self.counted = self.counted, {}
+        return counted
+
+
 @cython.auto_pickle(False)
 cdef class Book:
     """The calls of one server: how many are ``active``, and what is to be done with those that have ended.
@@ -219,7 +329,7 @@ cdef class Book:
 
     cdef public Py_ssize_t active
     cdef readonly Py_ssize_t most
-    cdef public object observe
+    cdef public Figures figures
     cdef public object trace
     cdef object look
     cdef double look_seconds
@@ -247,8 +357,8 @@ cdef class Book:
         cdef double now = perf_counter()
         cdef double seconds = now - started
         cdef Py_ssize_t waiting
-        if self.observe is not None:
-            self.observe(name, outcome, facts, seconds, received, sent)
+        if self.figures is not None:
+            self.figures.add(name, outcome, facts, seconds, received, sent)
         if now >= self.look_again:
             self.look_again = now + self.look_seconds
             self.lines, self.waiting = self.look()

@@ -163,7 +163,6 @@ class Server:
     def _count(self) -> None:
         """Count from now on, and serve the figures unless a supervisor does."""
         self.metrics = ServerMetrics(self._calls)
-        self._calls.observe = self.metrics.call
         if self.config.metrics_port is not None:
             self.exporter = Exporter(self.config, self.metrics.registry, lambda: {0: os.getpid()})
 

@@ -16,7 +16,6 @@ import os
 import shutil
 import tempfile
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,13 +25,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from .._calls import Figures
 from ..errors import AddressUnavailableError
 from .config import ServerConfig
 from .logs import LOGGER
 
 if TYPE_CHECKING:
-    from .._calls import MethodName
-    from .calls import Calls, Facts
+    from .calls import Calls
     from .reload import ReloadOutcome
 
 __all__ = ["DIRECTORY", "Exporter", "ServerMetrics", "SharedCounts"]
@@ -64,18 +63,6 @@ _ITEMS: Final = (1, 10, 100, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000)
 
 _DELAY: Final = 0.1
 """Seconds that the counts of a worker may wait to be in its file. One that is killed never writes them."""
-
-
-class _Counted:
-    """Calls of one method with one outcome that are not entered into the figures yet."""
-
-    __slots__ = ("by_items", "by_seconds", "calls", "errors", "items", "received", "seconds", "sent")
-
-    def __init__(self) -> None:
-        self.calls = self.items = self.errors = self.received = self.sent = 0
-        self.seconds = 0.0
-        self.by_seconds = [0] * (len(_SECONDS) + 1)
-        self.by_items = [0] * (len(_ITEMS) + 1)
 
 
 class _Buckets(Histogram):
@@ -153,46 +140,18 @@ class ServerMetrics:
             self._in_flight.set_function(lambda: calls.active)
             self._queued.set_function(lambda: calls.queued)
         self._calls = calls
+        # The files of workers are read by another process, which cannot ask for what is not in them yet.
+        calls.figures = self._figures = Figures(_SECONDS, _ITEMS, self._flush_soon if self._shared else None)
         self._lock = threading.Lock()
-        self._counted: dict[tuple[str, str, tuple[str, str]], _Counted] = {}
-        self._waiting = False
         self._systems: set[str] = set()
 
-    def call(
-        self,
-        name: MethodName,
-        outcome: tuple[str, str],
-        facts: Facts,
-        seconds: float,
-        received: int,
-        sent: int,
-    ) -> None:
-        """Count a call that ended."""
-        key = (name.service, name.method, outcome)
-        with self._lock:
-            counted = self._counted.get(key)
-            if counted is None:
-                counted = self._counted[key] = _Counted()
-            counted.calls += 1
-            counted.seconds += seconds
-            counted.by_seconds[bisect_left(_SECONDS, seconds)] += 1
-            counted.received += received
-            if outcome[0] == "OK":
-                counted.items += facts.items
-                counted.by_items[bisect_left(_ITEMS, facts.items)] += 1
-                counted.errors += facts.errors
-                counted.sent += sent
-        if self._shared and not self._waiting:
-            # The files are read by another process, which cannot ask for what is not in them yet.
-            self._waiting = True
-            asyncio.get_running_loop().call_later(_DELAY, self.flush)
+    def _flush_soon(self) -> None:
+        asyncio.get_running_loop().call_later(_DELAY, self.flush)
 
     def flush(self) -> None:
         """Enter the calls counted since the last time into the figures."""
         with self._lock:
-            counted, self._counted = self._counted, {}
-            self._waiting = False
-            for (service, method, (status, reason)), of in counted.items():
+            for (service, method, (status, reason)), of in self._figures.take().items():
                 self._requests.labels(service, method, status, reason).inc(of.calls)
                 self._seconds.labels(service, method, status).add(of.by_seconds, of.seconds)
                 self._received.labels(service, method).inc(of.received)
