@@ -104,7 +104,7 @@ class Figure:
 
 def phases(seconds: float, senders: int) -> list[tuple[Phase, str]]:
     """Return the closed loops and what each is compared with."""
-    # Batches: as many as engine.client has under way.
+    # Batches: one that is answered and one that waits.
     few = 2
 
     def one(name: str, how_many: int, limit: str = "") -> tuple[Phase, str]:

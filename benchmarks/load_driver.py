@@ -283,11 +283,11 @@ class _Client:
                     found = answered.table["final_grouping"]["drg"].tolist()
                     wanted = drgs[i]
                 else:
-                    # Several requests' worth, so that the client has two in flight.
+                    # Several requests' worth, so that the client has some in flight.
                     options = {"detail": f"DRG_DETAIL_{detail.name}"}
-                    results = client.group_drg_many(claims[i] * 4, options=options)
+                    results = client.group_drg_many(claims[i] * 8, options=options)
                     found = [result.final_grouping.drg for result in results]
-                    wanted = drgs[i] * 4
+                    wanted = drgs[i] * 8
                 latency.record_value(max(1, round((time.perf_counter() - started) * 1e6)))
                 if found != wanted:
                     outcome.errors["WRONG_ANSWER"] += 1

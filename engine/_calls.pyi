@@ -1,6 +1,8 @@
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn, Self, final
+
+from typing_extensions import disjoint_base
 
 __test__: dict[str, Any]
 
@@ -27,21 +29,27 @@ class Single:
     def __call__(self, raw: bytes, facts: Facts) -> bytes | None: ...
 
 @final
+class Answered:
+    def __await__(self) -> Iterator[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __next__(self) -> Any: ...
+
+@final
 class Handler:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         book: Book,
         name: MethodName,
         from_bytes: Callable[[bytes, Facts], bytes | None] | None,
         inline: int,
         otherwise: Callable[[bytes, Any, float, Facts, Exception | None], Awaitable[bytes]],
-    ) -> None: ...
+    ) -> Self: ...
     def __call__(self, raw: bytes, context: Any) -> Awaitable[bytes]: ...
     def __await__(self) -> NoReturn: ...
 
 @final
 class Finder:
-    def __init__(self, handlers: dict[str, Any]) -> None: ...
+    def __new__(cls, handlers: dict[str, Any]) -> Self: ...
     def service(self, details: Any) -> Any: ...
 
 @final
@@ -50,7 +58,7 @@ class MethodName:
     def service(self) -> str: ...
     @property
     def method(self) -> str: ...
-    def __init__(self, service: str, method: str) -> None: ...
+    def __new__(cls, service: str, method: str) -> Self: ...
 
 @final
 class Counted:
@@ -73,14 +81,15 @@ class Counted:
 
 @final
 class Figures:
-    def __init__(
-        self, seconds: tuple[float, ...], items: tuple[int, ...], first: Callable[[], None] | None = None
-    ) -> None: ...
+    def __new__(
+        cls, seconds: tuple[float, ...], items: tuple[int, ...], first: Callable[[], None] | None = None
+    ) -> Self: ...
     def add(
         self, name: MethodName, outcome: tuple[str, str], facts: Facts, seconds: float, received: int, sent: int
     ) -> int: ...
     def take(self) -> dict[tuple[str, str, tuple[str, str]], Counted]: ...
 
+@disjoint_base
 class Book:
     active: int
     @property
@@ -109,7 +118,7 @@ def id_of(metadata: Iterable[tuple[str, Any]]) -> str: ...
 
 @final
 class CallLines:
-    def __init__(self, always: str = "") -> None: ...
+    def __new__(cls, always: str = "") -> Self: ...
     def __len__(self) -> int: ...
     def add(
         self, now: float, name: MethodName, outcome: tuple[str, str], facts: Facts, seconds: float, request_id: str

@@ -77,8 +77,8 @@ class BaseClient(ABC):
         self._credentials = channel_credentials(credentials, tls, root_certificates, client_certificate, client_key)
         self._metadata = call_metadata(metadata, token, target, self._credentials is not None)
         self._limits = Limits(max(1, chunk_items), max(1, chunk_bytes))
-        # One more than there are connections: it is encoded or decoded here while servers work on the others.
-        self._in_flight = max(1, connections + 1 if in_flight is None else in_flight)
+        # While one is encoded or decoded here, the servers have the others; with fewer they run out of work.
+        self._in_flight = max(1, connections + 3 if in_flight is None else in_flight)
         self._attempts = attempts
         self._hedge_after = hedge_after
         self._connections = connections

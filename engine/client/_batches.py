@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError, Message
@@ -108,7 +108,8 @@ class Rows(NamedTuple):
             lists = [found[field] for field in batch.results]
         else:
             found = batch.response.FromString(response)
-            lists = [getattr(found, field) for field in batch.results]
+            listed = list if _compiled.fast is None else _compiled.fast.listed
+            lists = [listed(getattr(found, field)) for field in batch.results]
             if self.dicts:
                 lists = [list(map(to_dict, results)) for results in lists]
         return lists[0] if len(lists) == 1 else list(zip(*lists, strict=True))
@@ -125,7 +126,7 @@ class Rows(NamedTuple):
 
     def joined(self, parts: Sequence[Sequence[Any]]) -> list[Any]:
         """As ``Form.joined``."""
-        return [answer for part in parts for answer in part]
+        return list(chain.from_iterable(parts))
 
     def merged(self, batch: Batch, answers: Sequence[Any], errors: Mapping[int, Any], size: int) -> list[Any]:
         """As ``Form.merged``."""

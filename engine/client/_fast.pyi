@@ -1,5 +1,7 @@
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, final
+
+_T = TypeVar("_T")
 
 __test__: dict[str, Any]
 
@@ -12,6 +14,8 @@ class Shape:
         within: Mapping[str, tuple[int, int]] | None = None,
     ) -> None: ...
     def decode(self, raw: bytes) -> dict[str, Any]: ...
+
+def listed(repeated: Iterable[_T]) -> list[_T]: ...
 
 @final
 class Table:

@@ -320,6 +320,19 @@ cdef class Shape:
         return 0
 
 
+def listed(repeated):
+    """Return the messages of a repeated field in a list.
+
+    Not for other iterables: as in ``Shape.decode``, the collector is held back, and nothing may release the GIL.
+    """
+    collecting = PyGC_Disable()
+    try:
+        return list(repeated)
+    finally:
+        if collecting:
+            PyGC_Enable()
+
+
 def _number(field):
     return field.number
 

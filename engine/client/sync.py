@@ -76,7 +76,7 @@ class Client(BaseClient):
     many to ``target``, 1 by default; calls and the requests of a batch take turns over them. A connection belongs to
     one worker of a server, and the system deals them out by chance, so ask for a few times as many as there are
     workers. ``chunk_items`` and ``chunk_bytes``: largest request of a batch. ``in_flight``: requests of a batch under
-    way at once; None for one more than there are connections. ``channel_options``: further gRPC channel options.
+    way at once; None for three more than there are connections. ``channel_options``: further gRPC channel options.
 
     Calls raise the errors of ``engine.errors``: those of the server, and ServiceUnavailableError,
     DeadlineExceededError and RpcFailedError. No connection is made before the first call.

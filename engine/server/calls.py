@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from time import perf_counter
 from typing import Any, NoReturn, TypeAlias
@@ -96,9 +96,7 @@ class Calls(Book):
         inline = -1 if slow else min(_INLINE_BYTES, self._config.max_message_bytes)
         name = MethodName(method.service, method.name)
 
-        async def handle(
-            raw: bytes, context: Context, started: float, facts: Facts, error: Exception | None
-        ) -> bytes:
+        async def handle(raw: bytes, context: Context, started: float, facts: Facts, error: Exception | None) -> bytes:
             request_id = ""
             outcome = _CANCELLED
             received = len(raw)
