@@ -11,8 +11,8 @@ time and calls.
 
 The kinds of calls take turns, in several rounds, so that what else the machine does falls on all of them; figures are
 medians over the rounds. What has a limit is measured between two runs of it: a virtual machine may be half as fast a
-second later, and a ratio is of what was measured at nearly the same time. The server has half of the cores and the
-clients the others, so that neither moves the other's threads about.
+second later, and a ratio is of what was measured at nearly the same time. Server and clients share the machine's cores:
+processor time of the server an item says what it took, whoever else was busy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rich.table import Table
 
 from .load_calls import UNARY
 from .load_driver import Outcome, Phase, clients, corrected
-from .load_server import Serving, halves, loopback, serving, workers_supported
+from .load_server import Serving, loopback, serving, workers_supported
 from .soak import CLAIM_SYSTEM, Soak, soak
 
 OUTPUT = Path(__file__).parents[1] / "build" / "bench"
@@ -135,7 +135,7 @@ def measure(server: Serving, arguments: argparse.Namespace, workers: int, consol
         outcome = load.run(figure.phase)
         figure.add(outcome, server.cpu_seconds() - before)
 
-    with clients(server.target, arguments.store, arguments.clients, cores=halves()[1]) as load:
+    with clients(server.target, arguments.store, arguments.clients) as load:
         for figure in figures:
             # Connections, packs and expected answers are made before it counts.
             load.run(Phase(figure.phase.name, figure.phase.mix, 1.0, figure.phase.senders, client=figure.phase.client))
@@ -197,7 +197,7 @@ def rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
 def notes(arguments: argparse.Namespace) -> list[str]:
     """Return what has to be known to read the table."""
     return [
-        f"{os.cpu_count()} cores, half for the server and half for {arguments.clients} client process(es); "
+        f"{os.cpu_count()} cores for the server, {arguments.clients} client process(es) and whatever else ran; "
         f"{platform.python_implementation()} {platform.python_version()}; medians over {arguments.rounds} rounds of "
         f"{arguments.seconds:g} s.",
         "Latencies in ms. Closed loops: corrected for coordinated omission with the median as the interval. Open "
@@ -285,7 +285,7 @@ def run_load(arguments: argparse.Namespace, console: Console) -> list[str]:
     figures: list[Figure] = []
     for workers in arguments.workers:
         there = nullcontext(Serving(arguments.target, None)) if arguments.target else None
-        with there or serving(workers, arguments.store, cores=halves()[0]) as server:
+        with there or serving(workers, arguments.store) as server:
             figures += measure(server, arguments, workers, console)
     markdown = _show(console, "codeset-engine under load", HEADINGS, rows(figures))
     said = notes(arguments)

@@ -15,7 +15,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -25,8 +25,6 @@ from typing import Any
 import grpc
 import grpc.aio
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
-
-from .load_server import on_cores
 
 __all__ = ["Clients", "Outcome", "Phase", "clients", "corrected", "histogram"]
 
@@ -367,20 +365,15 @@ class Clients:
 
 
 @contextmanager
-def clients(
-    target: str, store: Path | None = None, count: int = 1, connections: int = 4, cores: Set[int] = frozenset()
-) -> Iterator[Clients]:
-    """Start ``count`` client processes of ``connections`` connections each on ``cores`` (empty: anywhere); end them at
-    the end.
-    """
+def clients(target: str, store: Path | None = None, count: int = 1, connections: int = 4) -> Iterator[Clients]:
+    """Start ``count`` client processes of ``connections`` connections each; end them at the end."""
     # gRPC does not survive a fork.
     context = multiprocessing.get_context("spawn")
     started = []
     for i in range(count):
         here, there = context.Pipe()
         process = context.Process(target=_client, args=(there, target, store, connections, i + 1), daemon=True)
-        with on_cores(cores):
-            process.start()
+        process.start()
         there.close()
         started.append((here, process))
     try:

@@ -9,10 +9,9 @@ when nothing is done for it, and so the limit of every unary call.
 from __future__ import annotations
 
 import ipaddress
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -63,47 +62,16 @@ def workers_supported() -> bool:
     return find_spec("engine.server.workers") is not None
 
 
-def halves() -> tuple[set[int], set[int]]:
-    """Return the cores for servers and those for clients: half each, so that neither moves the other's threads about.
-    All for both where there is but one, or the system does not let a process choose.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return set(), set()
-    cores = sorted(os.sched_getaffinity(0))
-    middle = len(cores) // 2
-    return (set(cores[:middle]), set(cores[middle:])) if middle else (set(cores), set(cores))
-
-
 @contextmanager
-def on_cores(cores: Set[int]) -> Iterator[None]:
-    """Have processes that are started meanwhile run on ``cores``; empty: anywhere."""
-    if not cores:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-@contextmanager
-def serving(
-    workers: int = 1, store: Path | None = None, flags: tuple[str, ...] = (), cores: Set[int] = frozenset()
-) -> Iterator[Serving]:
-    """Run a server with ``workers`` processes over ``store`` (None: the default one) on ``cores`` (empty: anywhere);
-    stop it at the end.
-    """
+def serving(workers: int = 1, store: Path | None = None, flags: tuple[str, ...] = ()) -> Iterator[Serving]:
+    """Run a server with ``workers`` processes over ``store`` (None: the default one); stop it at the end."""
     command = [sys.executable, "-m", "benchmarks.load_server", "--host", "127.0.0.1", "--port", "0", *flags]
     command += [] if workers == 1 else ["--workers", str(workers)]
     command += [] if store is None else ["--store", str(store)]
     # It logs a line a call, as in operation; where the lines go is not measured.
-    with on_cores(cores):
-        server = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[1]
-        )
-    with server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[1]
+    ) as server:
         assert server.stdout is not None
         said = server.stdout.readline().split()
         if said[:1] != ["listening"]:
