@@ -8,10 +8,13 @@ log.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetObject
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.time cimport perf_counter, time
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ._proto cimport Buffer, grow
 
@@ -65,16 +68,16 @@ cdef class Single:
     """Answers requests of one item from their bytes: ``single(raw, facts)`` returns the response, or None where the
     request has to be read as a message.
 
-    ``answer``: called with the bytes of a request, ``known`` and ``more``; returns (response, releases), or None. Where
-    it raises CodesetError or ValueError, what to say is the messages' to know as well. ``known``: what is known of the
-    library that answers, None at first: nothing, and so the messages answer everything.
+    ``answer``: called with the bytes of a request, ``known`` and, if there is, ``more``; returns (response, releases),
+    or None. Where it raises CodesetError or ValueError, what to say is the messages' to know as well. ``known``: what
+    is known of the library that answers, None at first: nothing, and so the messages answer everything.
     """
 
     cdef object answer
-    cdef tuple more
+    cdef object more
     cdef public object known
 
-    def __init__(self, answer, *more):
+    def __init__(self, answer, more=None):
         self.answer = answer
         self.more = more
 
@@ -86,7 +89,7 @@ cdef class Single:
         if known is None:
             return None
         try:
-            found = self.answer(raw, known, *self.more)
+            found = self.answer(raw, known) if self.more is None else self.answer(raw, known, self.more)
         except (CodesetError, ValueError):
             return None
         if found is None:
@@ -101,7 +104,7 @@ cdef class Single:
 cdef class Answered:
     """What a handler returns that has answered already: awaiting it gives ``response`` at once."""
 
-    cdef object response
+    cdef bytes response
 
     def __await__(self):
         return self
@@ -110,7 +113,9 @@ cdef class Answered:
         return self
 
     def __next__(self):
-        raise StopIteration(self.response)
+        # What is raised bare leaves what is set, and needs no traceback, which would take as long as all the rest.
+        PyErr_SetObject(StopIteration, self.response)
+        raise StopIteration
 
 
 @cython.final
@@ -425,15 +430,92 @@ def id_of(metadata):
     return digits[:16].decode("ascii")
 
 
+cdef inline int put_bytes(Buffer* to, const char* text, Py_ssize_t size) except -1:
+    if not grow(to, size):
+        raise MemoryError
+    memcpy(to.at + to.size, text, size)
+    to.size += size
+    return 0
+
+
+cdef inline int put(Buffer* to, bytes text) except -1:
+    return put_bytes(to, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+cdef int put_number(Buffer* to, int64_t number, int least) except -1:
+    """Write a number in ``least`` digits or as many more as it has."""
+    cdef char[20] digits
+    cdef int at = 20
+    while number > 0 or least > 0:
+        at -= 1
+        least -= 1
+        digits[at] = <char>(c"0" + number % 10)
+        number //= 10
+    return put_bytes(to, digits + at, 20 - at)
+
+
+cdef int put_text(Buffer* to, str text) except -1:
+    """Write a string of JSON."""
+    cdef Py_ssize_t i, size
+    cdef const char* at
+    if text is None:
+        raise TypeError("expected a text")
+    if PyUnicode_IS_ASCII(text):
+        at = PyUnicode_AsUTF8AndSize(text, &size)
+        for i in range(size):
+            if at[i] < c" " or at[i] == c'"' or at[i] == c"\\" or at[i] == 0x7F:
+                break
+        else:
+            put_bytes(to, b'"', 1)
+            put_bytes(to, at, size)
+            return put_bytes(to, b'"', 1)
+    return put(to, json.dumps(text).encode("ascii"))
+
+
+cdef struct Line:
+    double now
+    double seconds
+    int64_t items
+    int64_t errors
+    PyObject* name              # MethodName; these are owned
+    PyObject* outcome
+    PyObject* releases
+    PyObject* caller
+    PyObject* request_id        # NULL: another one
+
+
+cdef void leave(const Line* line) noexcept:
+    Py_DECREF(<object>line.name)
+    Py_DECREF(<object>line.outcome)
+    Py_DECREF(<object>line.releases)
+    Py_DECREF(<object>line.caller)
+    Py_XDECREF(line.request_id)
+
+
+cdef inline PyObject* kept(object value) noexcept:
+    Py_INCREF(value)
+    return <PyObject*>value
+
+
+cdef void give_back(Buffer* to, Buffer used) noexcept:
+    """Keep the memory of ``used`` for the next time, if there is none yet."""
+    used.size = 0
+    if to.at == NULL:
+        to[0] = used
+    else:
+        free(used.at)
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class CallLines:
-    """Lines that wait to be written, each a JSON object, made while what they are about is at hand. ``always``: fields
-    of every line, as JSON without the braces.
+    """Lines that wait to be written, each a JSON object. ``always``: fields of every line, as JSON without the braces.
+
+    What they say is noted when a call ends, and they are put in words when they are taken, many at once.
     """
 
-    cdef Buffer text            # ASCII
-    cdef Py_ssize_t waiting
+    cdef Buffer lines           # of Line
+    cdef Buffer text            # memory for those being taken
     cdef bytes always
     cdef int64_t second         # that ``time`` is of
     cdef bytes time
@@ -443,10 +525,14 @@ cdef class CallLines:
         self.second = -1
 
     def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(len(self)):
+            leave(<const Line*>self.lines.at + i)
+        free(self.lines.at)
         free(self.text.at)
 
     def __len__(self):
-        return self.waiting
+        return self.lines.size // <Py_ssize_t>sizeof(Line)
 
     @cython.nonecheck(True)
     cpdef Py_ssize_t add(
@@ -457,94 +543,77 @@ cdef class CallLines:
         ``now``: Unix time. ``outcome``: its status and, if it failed, the reason. ``request_id``: empty where it is to
         be taken from METADATA.
         """
-        cdef int64_t second = <int64_t>now
-        cdef int64_t thousandths = <int64_t>(seconds * 1e6 + 0.5)
-        cdef Py_ssize_t begun = self.text.size
-        cdef str status, reason, caller
-        status, reason = outcome
-        caller = CALLER.get()
-        if second != self.second or self.time is None:
-            self.time = datetime.datetime.fromtimestamp(second, datetime.UTC).isoformat()[:19].encode("ascii")
-            self.second = second
-        try:
-            self.put(b'{"time": "')
-            self.put(self.time)
-            self.put(b".")
-            self.put_number(<int64_t>((now - second) * 1000), 3)
-            self.put(b'+00:00"')
-            self.put(self.always)
-            self.put(name.field)
-            self.put(b', "request_id": ')
-            self.put_text(request_id or id_of(METADATA.get()))
-            self.put(b', "status": ')
-            self.put_text(status)
-            self.put(b', "items": ')
-            self.put_number(facts.items, 1)
-            self.put(b', "duration_ms": ')
-            self.put_number(thousandths // 1000, 1)
-            self.put(b".")
-            self.put_number(thousandths % 1000, 3)
-            if reason:
-                self.put(b', "reason": ')
-                self.put_text(reason)
-            if facts.errors:
-                self.put(b', "errors": ')
-                self.put_number(facts.errors, 1)
-            if facts.releases:
-                self.put(b', "release": ')
-                self.put_text(facts.releases)
-            if caller:
-                self.put(b', "caller": ')
-                self.put_text(caller)
-            self.put(b"}\n")
-        except BaseException:
-            # Whole lines only.
-            self.text.size = begun
-            raise
-        self.waiting += 1
-        return self.waiting
+        cdef Line* line
+        cdef str caller = CALLER.get()
+        cdef str releases = facts.releases
+        if not request_id:
+            metadata = METADATA.get()
+            request_id = id_of(metadata) if metadata else None
+        if name is None or outcome is None or releases is None or caller is None:
+            raise TypeError("expected a name, an outcome, releases and a caller")
+        if not grow(&self.lines, sizeof(Line)):
+            raise MemoryError
+        line = <Line*>(self.lines.at + self.lines.size)
+        line.now, line.seconds = now, seconds
+        line.items, line.errors = facts.items, facts.errors
+        line.name, line.outcome, line.releases, line.caller = kept(name), kept(outcome), kept(releases), kept(caller)
+        line.request_id = NULL if request_id is None else kept(request_id)
+        self.lines.size += sizeof(Line)
+        return self.lines.size // <Py_ssize_t>sizeof(Line)
 
     def take(self):
         """Return the lines that wait; none do then."""
-        cdef str text = (<char*>self.text.at)[:self.text.size].decode("ascii")
-        self.text.size = 0
-        self.waiting = 0
-        return text
+        # Whoever is called from here, or has a turn meanwhile, may take lines as well: others, into other memory.
+        cdef Buffer lines = self.lines
+        cdef Buffer text = self.text
+        cdef Py_ssize_t i, count = len(self)
+        memset(&self.lines, 0, sizeof(Buffer))
+        memset(&self.text, 0, sizeof(Buffer))
+        try:
+            for i in range(count):
+                self.put_line(&text, <const Line*>lines.at + i)
+            return (<char*>text.at)[:text.size].decode("ascii")
+        finally:
+            for i in range(count):
+                leave(<const Line*>lines.at + i)
+            give_back(&self.lines, lines)
+            give_back(&self.text, text)
 
-    cdef int put(self, bytes text) except -1:
-        return self.put_bytes(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-
-    cdef int put_bytes(self, const char* text, Py_ssize_t size) except -1:
-        if not grow(&self.text, size):
-            raise MemoryError
-        memcpy(self.text.at + self.text.size, text, size)
-        self.text.size += size
-        return 0
-
-    cdef int put_number(self, int64_t number, int least) except -1:
-        """Write a number in ``least`` digits or as many more as it has."""
-        cdef char[20] digits
-        cdef int at = 20
-        while number > 0 or least > 0:
-            at -= 1
-            least -= 1
-            digits[at] = <char>(c"0" + number % 10)
-            number //= 10
-        return self.put_bytes(digits + at, 20 - at)
-
-    cdef int put_text(self, str text) except -1:
-        """Write a string of JSON."""
-        cdef Py_ssize_t i, size
-        cdef const char* at
-        if text is None:
-            raise TypeError("expected a text")
-        if PyUnicode_IS_ASCII(text):
-            at = PyUnicode_AsUTF8AndSize(text, &size)
-            for i in range(size):
-                if at[i] < c" " or at[i] == c'"' or at[i] == c"\\" or at[i] == 0x7F:
-                    break
-            else:
-                self.put_bytes(b'"', 1)
-                self.put_bytes(at, size)
-                return self.put_bytes(b'"', 1)
-        return self.put(json.dumps(text).encode("ascii"))
+    cdef int put_line(self, Buffer* to, const Line* line) except -1:
+        cdef int64_t second = <int64_t>line.now
+        cdef int64_t thousandths = <int64_t>(line.seconds * 1e6 + 0.5)
+        cdef str status, reason
+        status, reason = <tuple>line.outcome
+        if second != self.second:
+            self.time = datetime.datetime.fromtimestamp(second, datetime.UTC).isoformat()[:19].encode("ascii")
+            self.second = second
+        put(to, b'{"time": "')
+        put(to, self.time)
+        put(to, b".")
+        put_number(to, <int64_t>((line.now - second) * 1000), 3)
+        put(to, b'+00:00"')
+        put(to, self.always)
+        put(to, (<MethodName>line.name).field)
+        put(to, b', "request_id": ')
+        put_text(to, id_of(()) if line.request_id == NULL else <str>line.request_id)
+        put(to, b', "status": ')
+        put_text(to, status)
+        put(to, b', "items": ')
+        put_number(to, line.items, 1)
+        put(to, b', "duration_ms": ')
+        put_number(to, thousandths // 1000, 1)
+        put(to, b".")
+        put_number(to, thousandths % 1000, 3)
+        if reason:
+            put(to, b', "reason": ')
+            put_text(to, reason)
+        if line.errors:
+            put(to, b', "errors": ')
+            put_number(to, line.errors, 1)
+        if <str>line.releases:
+            put(to, b', "release": ')
+            put_text(to, <str>line.releases)
+        if <str>line.caller:
+            put(to, b', "caller": ')
+            put_text(to, <str>line.caller)
+        return put(to, b"}\n")

@@ -81,6 +81,8 @@ cdef inline const Slot* find_slot(const Slot* slots, int shift, uint64_t key) no
 cdef inline void fetch_codes(const Tables* t, const Claim* claim) noexcept nogil:
     """Ask for the slots of all codes at once: each by itself would be waited for."""
     cdef uint32_t i
+    if claim.admit_given:
+        prefetch(t.dx_slot + ((claim.admit * HASH) >> t.dx_shift))
     for i in range(claim.n_dx):
         prefetch(t.dx_slot + ((claim.dx[i] * HASH) >> t.dx_shift))
     for i in range(claim.n_px):
@@ -1205,12 +1207,12 @@ cdef int group(
     result.error = 0
     result.hac_categories = 0
     result.hac_status = HAC_STATUS_NOT_APPLICABLE
+    fetch_codes(t, claim)
     result.admit_flag = ADMIT_NOT_GIVEN
     if claim.admit_given:
         slot = find_slot(t.dx_slot, t.dx_shift, claim.admit)
         result.admit_flag = ADMIT_VALID if claim.admit and slot.key and slot.attributes else ADMIT_INVALID
 
-    fetch_codes(t, claim)
     read_diagnoses(t, s)
     read_procedures(t, s)
     sort_codes(t, s)
