@@ -186,8 +186,8 @@ cdef class Finder:
 
     def service(self, details):
         """Return the handler of a call, None if its method is none of these."""
-        cdef tuple metadata = details.invocation_metadata
-        if metadata is not None:
+        metadata = details.invocation_metadata
+        if metadata:
             for key, _ in metadata:
                 if key in READ:
                     METADATA.set(metadata)
