@@ -152,7 +152,8 @@ def measure(server: Serving, arguments: argparse.Namespace, workers: int, consol
             closed = named[name]
             for share in OPEN_SHARES:
                 rate = arguments.rate or share * median(closed.calls)
-                phase = Phase(f"{name}, open loop, {rate:,.0f}/s", closed.phase.mix, arguments.seconds * 2, rate=rate)
+                seconds = min(arguments.seconds * arguments.rounds, 30.0)
+                phase = Phase(f"{name}, open loop, {rate:,.0f}/s", closed.phase.mix, seconds, rate=rate)
                 figures.append(Figure(workers, phase))
                 run(figures[-1])
                 if arguments.rate:
@@ -388,8 +389,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--clients", type=int, default=1, help="client processes")
     parser.add_argument("--senders", type=int, default=24, help="calls under way in a closed loop, for each worker")
-    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of a phase")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the closed loops")
+    parser.add_argument("--seconds", type=float, default=0.5, help="seconds of a run")
+    parser.add_argument("--rounds", type=int, default=12, help="runs of each closed loop")
     parser.add_argument("--rate", type=float, default=0.0, help="calls a second of the open loops; default: shares")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="soak instead")
     parser.add_argument(
