@@ -148,11 +148,11 @@ def measure(server: Serving, arguments: argparse.Namespace, workers: int, consol
                     run(limit)
                     figure.compare(before, limit.runs[-1])
             console.print(f"{workers} worker(s): round {round_ + 1} of {arguments.rounds} done", style="dim")
+        seconds = min(arguments.seconds * arguments.rounds, 30.0)
         for name in ("GroupDrg", "mixed"):
             closed = named[name]
             for share in OPEN_SHARES:
                 rate = arguments.rate or share * median(closed.calls)
-                seconds = min(arguments.seconds * arguments.rounds, 30.0)
                 phase = Phase(f"{name}, open loop, {rate:,.0f}/s", closed.phase.mix, seconds, rate=rate)
                 figures.append(Figure(workers, phase))
                 run(figures[-1])

@@ -101,7 +101,6 @@ class Book:
         most: int,
         look: Callable[[], tuple[CallLines | None, Callable[[int], None]]],
         look_seconds: float,
-        many: int,
     ) -> None: ...
     def enter(
         self,

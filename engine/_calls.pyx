@@ -35,6 +35,7 @@ cdef str ID = rpc.REQUEST_ID
 cdef frozenset READ = rpc.METADATA_READ
 cdef tuple OK = ("OK", "")
 
+# Of the call being answered: its metadata where there is something to read in it, and the name of its token.
 METADATA = ContextVar("metadata", default=())
 CALLER = ContextVar("caller", default="")
 
@@ -322,14 +323,18 @@ cdef class Figures:
         return counted
 
 
+cdef enum:
+    MANY_WAITING = 64
+
+
 @cython.auto_pickle(False)
 cdef class Book:
     """The calls of one server: how many are ``active``, and what is to be done with those that have ended.
 
     ``most``: calls under way at once, which callers keep to. ``look``: called now and then, every ``look_seconds``; it
-    returns where lines of calls are to be added (None: nowhere) and what to call with the number that wait, whenever
-    that is 1, ``many`` or more. ``observe(name, outcome, facts, seconds, received, sent)`` and ``trace(name, outcome,
-    facts, seconds, metadata)`` are told of every call, if they are not None.
+    returns where lines of calls are to be added (None: nowhere) and what to call with the number that wait, when that
+    is 1 and when they are many. ``figures``: where calls are counted, if they are. ``trace(name, outcome, facts,
+    seconds, metadata)``: told of every call, if it is not None.
     """
 
     cdef public Py_ssize_t active
@@ -341,13 +346,11 @@ cdef class Book:
     cdef double look_again
     cdef CallLines lines
     cdef object waiting
-    cdef Py_ssize_t many
 
-    def __init__(self, Py_ssize_t most, look, double look_seconds, Py_ssize_t many):
+    def __init__(self, Py_ssize_t most, look, double look_seconds):
         self.most = most
         self.look = look
         self.look_seconds = look_seconds
-        self.many = many
 
     @cython.nonecheck(True)
     cpdef int enter(
@@ -369,7 +372,7 @@ cdef class Book:
             self.lines, self.waiting = self.look()
         if self.lines is not None:
             waiting = self.lines.add(time(), name, outcome, facts, seconds, request_id)
-            if waiting == 1 or waiting >= self.many:
+            if waiting == 1 or waiting >= MANY_WAITING:
                 self.waiting(waiting)
         if self.trace is not None:
             self.trace(name, outcome, facts, seconds, METADATA.get())
@@ -430,7 +433,7 @@ def id_of(metadata):
     return digits[:16].decode("ascii")
 
 
-cdef inline int put_bytes(Buffer* to, const char* text, Py_ssize_t size) except -1:
+cdef inline int append_bytes(Buffer* to, const char* text, Py_ssize_t size) except -1:
     if not grow(to, size):
         raise MemoryError
     memcpy(to.at + to.size, text, size)
@@ -438,12 +441,12 @@ cdef inline int put_bytes(Buffer* to, const char* text, Py_ssize_t size) except 
     return 0
 
 
-cdef inline int put(Buffer* to, bytes text) except -1:
-    return put_bytes(to, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+cdef inline int append(Buffer* to, bytes text) except -1:
+    return append_bytes(to, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
 
 
-cdef int put_number(Buffer* to, int64_t number, int least) except -1:
-    """Write a number in ``least`` digits or as many more as it has."""
+cdef int append_number(Buffer* to, int64_t number, int least) except -1:
+    """Append a number in ``least`` digits or as many more as it has."""
     cdef char[20] digits
     cdef int at = 20
     while number > 0 or least > 0:
@@ -451,11 +454,11 @@ cdef int put_number(Buffer* to, int64_t number, int least) except -1:
         least -= 1
         digits[at] = <char>(c"0" + number % 10)
         number //= 10
-    return put_bytes(to, digits + at, 20 - at)
+    return append_bytes(to, digits + at, 20 - at)
 
 
-cdef int put_text(Buffer* to, str text) except -1:
-    """Write a string of JSON."""
+cdef int append_string(Buffer* to, str text) except -1:
+    """Append a string of JSON."""
     cdef Py_ssize_t i, size
     cdef const char* at
     if text is None:
@@ -466,10 +469,10 @@ cdef int put_text(Buffer* to, str text) except -1:
             if at[i] < c" " or at[i] == c'"' or at[i] == c"\\" or at[i] == 0x7F:
                 break
         else:
-            put_bytes(to, b'"', 1)
-            put_bytes(to, at, size)
-            return put_bytes(to, b'"', 1)
-    return put(to, json.dumps(text).encode("ascii"))
+            append_bytes(to, b'"', 1)
+            append_bytes(to, at, size)
+            return append_bytes(to, b'"', 1)
+    return append(to, json.dumps(text).encode("ascii"))
 
 
 cdef struct Line:
@@ -587,33 +590,33 @@ cdef class CallLines:
         if second != self.second:
             self.time = datetime.datetime.fromtimestamp(second, datetime.UTC).isoformat()[:19].encode("ascii")
             self.second = second
-        put(to, b'{"time": "')
-        put(to, self.time)
-        put(to, b".")
-        put_number(to, <int64_t>((line.now - second) * 1000), 3)
-        put(to, b'+00:00"')
-        put(to, self.always)
-        put(to, (<MethodName>line.name).field)
-        put(to, b', "request_id": ')
-        put_text(to, id_of(()) if line.request_id == NULL else <str>line.request_id)
-        put(to, b', "status": ')
-        put_text(to, status)
-        put(to, b', "items": ')
-        put_number(to, line.items, 1)
-        put(to, b', "duration_ms": ')
-        put_number(to, thousandths // 1000, 1)
-        put(to, b".")
-        put_number(to, thousandths % 1000, 3)
+        append(to, b'{"time": "')
+        append(to, self.time)
+        append(to, b".")
+        append_number(to, <int64_t>((line.now - second) * 1000), 3)
+        append(to, b'+00:00"')
+        append(to, self.always)
+        append(to, (<MethodName>line.name).field)
+        append(to, b', "request_id": ')
+        append_string(to, id_of(()) if line.request_id == NULL else <str>line.request_id)
+        append(to, b', "status": ')
+        append_string(to, status)
+        append(to, b', "items": ')
+        append_number(to, line.items, 1)
+        append(to, b', "duration_ms": ')
+        append_number(to, thousandths // 1000, 1)
+        append(to, b".")
+        append_number(to, thousandths % 1000, 3)
         if reason:
-            put(to, b', "reason": ')
-            put_text(to, reason)
+            append(to, b', "reason": ')
+            append_string(to, reason)
         if line.errors:
-            put(to, b', "errors": ')
-            put_number(to, line.errors, 1)
+            append(to, b', "errors": ')
+            append_number(to, line.errors, 1)
         if <str>line.releases:
-            put(to, b', "release": ')
-            put_text(to, <str>line.releases)
+            append(to, b', "release": ')
+            append_string(to, <str>line.releases)
         if <str>line.caller:
-            put(to, b', "caller": ')
-            put_text(to, <str>line.caller)
-        return put(to, b"}\n")
+            append(to, b', "caller": ')
+            append_string(to, <str>line.caller)
+        return append(to, b"}\n")

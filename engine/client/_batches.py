@@ -108,8 +108,7 @@ class Rows(NamedTuple):
             lists = [found[field] for field in batch.results]
         else:
             found = batch.response.FromString(response)
-            listed = list if _compiled.fast is None else _compiled.fast.listed
-            lists = [listed(getattr(found, field)) for field in batch.results]
+            lists = [_compiled.listed(getattr(found, field)) for field in batch.results]
             if self.dicts:
                 lists = [list(map(to_dict, results)) for results in lists]
         return lists[0] if len(lists) == 1 else list(zip(*lists, strict=True))

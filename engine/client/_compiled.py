@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from collections.abc import Iterable
+from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from ._messages import BESIDE_ERROR, Kind
 
-__all__ = ["Writer", "shape", "writer"]
+__all__ = ["Writer", "listed", "shape", "writer"]
+
+_T = TypeVar("_T")
 
 fast: Any
 try:
@@ -82,6 +85,14 @@ def writer(kind: Kind, number: int, start: bytes) -> Writer:
         return _PlainWriter(number, start)
     bare = kind.type.DESCRIPTOR.fields_by_name[kind.bare].number if kind.bare else 0
     made: Writer = fast.Writer(shape(kind.type), number, start, bare)
+    return made
+
+
+def listed(repeated: Iterable[_T]) -> list[_T]:
+    """Return the messages of a repeated field in a list."""
+    if fast is None:
+        return list(repeated)
+    made: list[_T] = fast.listed(repeated)
     return made
 
 

@@ -87,6 +87,24 @@ cdef struct Field:
 
 @cython.final
 @cython.auto_pickle(False)
+cdef class _Uncollected:
+    """Holds the collector back: what is made meanwhile has no cycles, and it would look at all of it again and again.
+
+    Nothing may release the GIL meanwhile, so nobody else's cycles wait for longer.
+    """
+
+    cdef bint collecting
+
+    def __enter__(self):
+        self.collecting = PyGC_Disable()
+
+    def __exit__(self, kind, error, traceback):
+        if self.collecting:
+            PyGC_Enable()
+
+
+@cython.final
+@cython.auto_pickle(False)
 cdef class Shape:
     """Fields of one message, from its ``descriptor`` (google.protobuf).
 
@@ -153,14 +171,8 @@ cdef class Shape:
         cdef Text whole
         whole.at = <const uint8_t*>PyBytes_AS_STRING(raw)
         whole.size = PyBytes_GET_SIZE(raw)
-        # What is made here has no cycles, and the collector would look at all of it again and again. The GIL is not
-        # released meanwhile, so nobody else's cycles wait for longer.
-        collecting = PyGC_Disable()
-        try:
+        with _Uncollected():
             return self.read(whole, 0)
-        finally:
-            if collecting:
-                PyGC_Enable()
 
     cdef int find(self, uint32_t tag, int at) noexcept:
         """Position of a tag's field, looked for from ``at`` on; -1: not known."""
@@ -321,16 +333,9 @@ cdef class Shape:
 
 
 def listed(repeated):
-    """Return the messages of a repeated field in a list.
-
-    Not for other iterables: as in ``Shape.decode``, the collector is held back, and nothing may release the GIL.
-    """
-    collecting = PyGC_Disable()
-    try:
+    """Return the messages of a repeated field in a list. Not for other iterables, which may release the GIL."""
+    with _Uncollected():
         return list(repeated)
-    finally:
-        if collecting:
-            PyGC_Enable()
 
 
 def _number(field):
@@ -510,12 +515,8 @@ cdef class Table:
         whole.size = PyBytes_GET_SIZE(raw)
         if self.node is None:
             raise TypeError("a table is made by its constructor")
-        collecting = PyGC_Disable()
-        try:
+        with _Uncollected():
             return self.read(whole)
-        finally:
-            if collecting:
-                PyGC_Enable()
 
     cdef list read(self, Text message):
         cdef Reader r = reader_of(message)

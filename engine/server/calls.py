@@ -36,7 +36,7 @@ from ..errors import (
 )
 from ..rpc import DOMAIN, REQUEST_ID, STATUS_DETAILS, Method, status_of
 from .config import ServerConfig
-from .logs import LOGGER, MOST_WAITING, direct, where
+from .logs import LOGGER, direct, where
 
 __all__ = ["Answer", "Calls", "Facts", "public_error"]
 
@@ -74,7 +74,7 @@ class Calls(Book):
     """Makes the handlers of one server and counts the calls in flight. Lives on the server's event loop."""
 
     def __init__(self, config: ServerConfig, executor: Executor) -> None:
-        super().__init__(config.max_concurrent, self._look, _LOOK_SECONDS, MOST_WAITING)
+        super().__init__(config.max_concurrent, self._look, _LOOK_SECONDS)
         self._config = config
         self._executor = executor
         self._ending = asyncio.Event()

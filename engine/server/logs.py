@@ -18,14 +18,12 @@ from typing import Any, Final, TextIO
 
 from .._calls import CallLines
 
-__all__ = ["MOST_WAITING", "JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
+__all__ = ["JsonFormatter", "LineHandler", "configure", "direct", "flush", "where"]
 
 LOGGER = "engine.server"
 
 DELAY: Final = 0.1
 """Seconds that the line of a call may wait to be written. A process that is killed does not write what waits."""
-
-MOST_WAITING: Final = 64
 
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
@@ -63,10 +61,10 @@ class LineHandler(logging.Handler):
         """The event loop that will write what waits."""
 
     def added(self, waiting: int) -> None:
-        """Have the lines of calls written, now if they are many, else soon. Called on an event loop, with what
-        ``calls.add`` returned; not needed while that is neither 1 nor ``MOST_WAITING``.
+        """Have the lines of calls written: soon when one waits, now when it is called again, for they are many. Called
+        on an event loop.
         """
-        if waiting >= MOST_WAITING:
+        if waiting > 1:
             self.flush()
             return
         loop = asyncio.get_running_loop()

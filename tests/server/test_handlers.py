@@ -40,7 +40,7 @@ class Left:
 
 
 def book(most: int = 1) -> Book:
-    made = Book(most, lambda: (None, lambda _: None), 1.0, 64)
+    made = Book(most, lambda: (None, lambda _: None), 1.0)
     made.figures = Figures(SECONDS, ITEMS)
     return made
 
